@@ -57,6 +57,16 @@ def put_large(store: Store, prefix: str) -> None:
     store.put("models", {**build_double(prefix, 2), f"{prefix}/weights.bin": os.urandom(SIZE)})
 
 
+def serve_once(pod: Pod, source: ModelSource) -> str:
+    """Have a pod serve a model, and end; return the digest of its files."""
+    pod.write_manifest(source)
+    pod.start()
+    pod.until_ready()
+    digest = pod.until_reported().digest
+    pod.stop()
+    return digest
+
+
 def test_ten_pods_download_a_model_once(store: Store, make_pod: MakePod, line: Relay) -> None:
     put_large(store, "shared")
     pods = [make_pod() for _ in range(10)]
@@ -82,11 +92,7 @@ def test_a_pod_starts_from_the_cache_without_the_store(store: Store, make_pod: M
     put_large(store, "away")
     first, second = make_pod(), make_pod()
     source = build_python("s3://models/away")
-    first.write_manifest(source)
-    first.start()
-    first.until_ready()
-    digest = first.until_reported().digest
-    first.stop()
+    digest = serve_once(first, source)
     line.refuses, line.passed = True, 0
     second.write_manifest(source.model_copy(update={"digest": digest}))
     second.start()
@@ -117,11 +123,7 @@ def test_a_pod_of_a_new_revision_starts_while_the_store_is_away(store: Store, ma
     store.put("models", build_double("outage", 2))
     first, second = make_pod(), make_pod()
     source = build_python("s3://models/outage")
-    first.write_manifest(source)
-    first.start()
-    first.until_ready()
-    digest = first.until_reported().digest
-    first.stop()
+    digest = serve_once(first, source)
     line.refuses = True
     second.write_manifest(source)
     second.start()

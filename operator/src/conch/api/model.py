@@ -20,15 +20,20 @@ _SECRET_SCHEMES: Final = tuple(scheme for scheme in SCHEMES.values() if scheme.s
 _SECRET_NAMES: Final = join_words(list_names(_SECRET_SCHEMES), "and")
 
 
+def _if_set(field: str, uri_present: str, condition: str) -> str:
+    """Return CEL that is true if a field of storage is absent, or some CEL is true; also without a storageUri."""
+    absent = ["!has(self.storage)", f"!has(self.storage.{field})", *([f"!{uri_present}"] if uri_present else [])]
+    return " || ".join((*absent, condition))
+
+
 def secret_rule(uri_present: str = "") -> Rule:
     """Return the rule of a model whose scheme takes no Secret.
 
     Args:
         uri_present: CEL that is true where storageUri is present; empty: it is required.
     """
-    absent = ["!has(self.storage)", "!has(self.storage.secretRef)", *([f"!{uri_present}"] if uri_present else [])]
     return Rule(
-        " || ".join((*absent, f"self.storageUri.matches('^({'|'.join(list_names(_SECRET_SCHEMES))})://')")),
+        _if_set("secretRef", uri_present, f"self.storageUri.matches('^({'|'.join(list_names(_SECRET_SCHEMES))})://')"),
         message=f"storage.secretRef is used with {_SECRET_NAMES} only; remove it, or change the scheme of storageUri",
         path=".storage",
     )
@@ -40,9 +45,8 @@ def watch_rule(uri_present: str = "") -> Rule:
     Args:
         uri_present: As in `secret_rule`.
     """
-    absent = ["!has(self.storage)", "!has(self.storage.watch)", *([f"!{uri_present}"] if uri_present else [])]
     return Rule(
-        " || ".join((*absent, "self.storage.watch == 'Off'", "!self.storageUri.matches('^file://')")),
+        _if_set("watch", uri_present, "self.storage.watch == 'Off' || !self.storageUri.matches('^file://')"),
         message="storage.watch needs a store that all pods read, not file; remove it, or use a scheme such as pvc",
         path=".storage.watch",
     )
@@ -54,9 +58,8 @@ def mirror_rule(uri_present: str = "") -> Rule:
     Args:
         uri_present: As in `secret_rule`.
     """
-    absent = ["!has(self.storage)", "!has(self.storage.mirrors)", *([f"!{uri_present}"] if uri_present else [])]
     return Rule(
-        " || ".join((*absent, "!self.storage.mirrors.exists(m, m.uri == self.storageUri)")),
+        _if_set("mirrors", uri_present, "!self.storage.mirrors.exists(m, m.uri == self.storageUri)"),
         message="a mirror has the same URI as storageUri; remove it",
         path=".storage.mirrors",
     )
