@@ -77,14 +77,15 @@ class Pod:
         (place / f"..{name}").write_text(text)
         (place / f"..{name}").replace(place / name)
 
-    def start(self) -> None:
+    def start(self, program: str = "conch-agent") -> None:
         """Start both containers in a pod's order: Triton once the agent is live."""
-        self.start_agent()
+        self.start_agent(program=program)
         self.start_triton()
 
-    def start_agent(self, *options: str) -> None:
+    def start_agent(self, *options: str, program: str = "conch-agent") -> None:
+        """Start the agent. By its name it is a process whose imports are done; by its path it imports."""
         command = [
-            "conch-agent",
+            program,
             f"--root={self.root}",
             "--host=127.0.0.1",
             f"--port={self.port}",

@@ -26,7 +26,9 @@ from conch_agent.sources.base import ConnectedSource, Item, Listing, Source
 from conch_agent.tasks import run_all
 from conch_agent.threads import run_in_thread
 
-MAX_PARALLEL_FILES: Final = 4
+_LARGE_AT_ONCE: Final = 4
+_SMALL_AT_ONCE: Final = 32  # most of the time of a small file is a wait for the store's answer
+_SMALL: Final = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,11 @@ class Fetch:
         check_size(listing.total, self.max_bytes, self.source.uri)
         with translate_disk_errors(self.source.uri, self.cache):
             await run_in_thread(self._prepare, listing)
-            semaphore = asyncio.Semaphore(MAX_PARALLEL_FILES)
+            small, large = asyncio.Semaphore(_SMALL_AT_ONCE), asyncio.Semaphore(_LARGE_AT_ONCE)
             records: dict[str, Record] = {}
 
             async def fetch_one(item: Item) -> None:
-                async with semaphore:
+                async with large if item.size is None or item.size > _SMALL else small:
                     records[str(item.path)] = await self._fetch_file(item)
 
             source = self.source

@@ -15,7 +15,6 @@ from typing import Final
 
 from conch_agent.download import Progress
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _OFTEN_SECONDS: Final = 60.0  # after readiness
 _SELDOM_SECONDS: Final = 15.0  # between two counts of requests after that
 _Sample = tuple[str, Mapping[str, str], float]  # suffix of the name, labels, value
