@@ -24,6 +24,7 @@ from conch_agent.model_fetch import ModelFetch
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
 from conch_agent.pipeline import build_ensemble
+from conch_agent.policy import has_passed, read_policy
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.sources import Source
@@ -33,6 +34,7 @@ from conch_agent.verification import check_config, read_checks
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource
 from conch_contract.parsing import parse_json
+from conch_contract.verification import SignaturePolicy
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _LONGEST_CONFIG: Final = 1024 * 1024
@@ -58,7 +60,8 @@ class RepositoryModel:
         steps: Those of them without which Triton does not load it: the steps of an ensemble.
         sequences: True if the model has sequence_batching: all requests of a sequence need the same Triton.
         object_versions: Versions of the files in their bucket, by path below storageUri.
-        verified: The checks of storage.verify that the files have passed.
+        verified: The checks that the files have passed.
+        policy: The version of the namespace's signature policy that they have passed; empty: none.
         signer: The signer whose signature is verified; empty: none.
         response_cache: True if its configuration has Triton cache its answers.
         written: The values of its configuration in the repository by field, by origin.
@@ -81,6 +84,7 @@ class RepositoryModel:
     sequences: bool = False
     object_versions: dict[str, str] = field(default_factory=dict)
     verified: tuple[str, ...] = ()
+    policy: str = ""
     signer: str = ""
     response_cache: bool = False
     written: WrittenValues = field(default_factory=dict)
@@ -150,7 +154,7 @@ class Preparation:
         on_fetch: Callable[[], None] | None = None,
         before_layout: Callable[[], Awaitable[None]] | None = None,
     ) -> RepositoryModel:
-        """Fetch the model and lay it out, unless the current one has the same content.
+        """Fetch the model and lay it out, unless the current one has the same content, and passed the policy in force.
 
         Args:
             current: The model in the repository.
@@ -162,10 +166,14 @@ class Preparation:
 
         Raises:
             Failure: The model cannot be prepared. ContentChanged: the source has other content than the revision.
+                SignaturePolicyUnreadable: it is not known which signatures the files need.
         """
+        policy = await run_in_thread(read_policy, self._settings)
+        if current and not has_passed(current.policy, policy):
+            current = None
         if current and self.digest and current.digest == self.digest:
             return current
-        model = await self._fetch(current, on_fetch, before_layout)
+        model = await self._fetch(current, policy, on_fetch, before_layout)
         self._check_digest(model.digest)
         return model
 
@@ -184,6 +192,7 @@ class Preparation:
     async def _fetch(
         self,
         current: RepositoryModel | None,
+        policy: SignaturePolicy | None,
         on_fetch: Callable[[], None] | None,
         before_layout: Callable[[], Awaitable[None]] | None,
     ) -> RepositoryModel:
@@ -207,7 +216,7 @@ class Preparation:
         if on_fetch:
             on_fetch()
         unpacked, contents = await files.unpack(source, listing)
-        checks = await read_checks(unpacked, contents, self._source, self._settings)
+        checks = await read_checks(unpacked, contents, self._source, self._settings, policy)
         used = checks.select(contents)
         uri, paths = self._source.storage_uri, [item.path for item in used.items]
         text = await self._read_config(unpacked, used)
@@ -235,6 +244,7 @@ class Preparation:
             steps=find_steps(merged.config),
             object_versions=versions,
             verified=verified,
+            policy=policy.version if policy else "",
             signer=checks.signer,
             response_cache=merged.config.response_cache.enable,
             written=find_written_values(merged.config, merged.parts),
@@ -310,8 +320,9 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
         settings: The agent's settings.
 
     Raises:
-        Failure: InvalidPipeline: the tensors of the steps do not fit.
+        Failure: InvalidPipeline: the tensors of the steps do not fit. SignaturePolicyUnreadable.
     """
+    policy = read_policy(settings)  # without files of its own, a pipeline passes any that can be read
     ensemble = build_ensemble(source, configs)
     served = source.without_pins().model_copy(update={"warmup": None})
     steps = find_steps(ensemble)
@@ -325,6 +336,8 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
         boot=read_boot_id(),
         callees=steps,
         steps=steps,
+        verified=(policy.check,) if policy else (),
+        policy=policy.version if policy else "",
         written=find_written_values(ensemble, {}),
     )
     config.set_content(ensemble, model.content)

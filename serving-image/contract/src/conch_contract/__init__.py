@@ -38,7 +38,7 @@ from conch_contract.report import (
     ModelWarning,
     VersionReport,
 )
-from conch_contract.verification import Signature, Verification
+from conch_contract.verification import Signature, SignaturePolicy, Verification
 from conch_contract.warmup import Warmup, WarmupReport, WarmupRequest
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "RateLimiterResource",
     "SequenceBatching",
     "Signature",
+    "SignaturePolicy",
     "TritonConfig",
     "Verification",
     "VersionPolicy",
