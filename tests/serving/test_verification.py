@@ -80,7 +80,7 @@ def test_a_triton_that_starts_again_loads_nothing_that_lacks_the_signature_of_a_
     pod.triton.stop()
     pod.start_triton()
     assert "the signature policy 'prod' has the keys" in pod.until_reason("InvalidSignature").message
-    assert not pod.ready()
+    assert not pod.ready
 
     policy = SignaturePolicy.build("prod", {"key.pub": bundles.write_public(KEY)})
     pod.write_policy(policy)
