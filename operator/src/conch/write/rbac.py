@@ -102,6 +102,10 @@ SERVING: Final[tuple[Grant, ...]] = (
 # The same, where KEDA drives the pods.
 KEDA: Final = _build_child_grants(needs_keda=True)
 
+NAMESPACES: Final = Grant(NAMESPACE, ("list", "watch"), "the label with which a Namespace requires signed models")
+# Where the operator watches some namespaces only.
+_SOME_NAMESPACES: Final = replace(NAMESPACES, names=('{{ join ", " .Values.watchNamespaces }}',))
+
 # In the whole cluster, and only where the operator watches all of it.
 CLUSTER: Final[tuple[Grant, ...]] = (
     Grant(GATEWAY, ("list", "watch"), "whether the Gateways that services name are there; they are never written"),
@@ -113,12 +117,8 @@ CLUSTER: Final[tuple[Grant, ...]] = (
         " operator lists in the whole cluster",
     ),
     Grant(RESOURCE_QUOTA, ("list",), "the quota of GPUs of the service's namespace"),
+    NAMESPACES,
 )
-
-# In the whole cluster too; an operator that watches some namespaces only has it for these.
-NAMESPACES: Final = Grant(NAMESPACE, ("list", "watch"), "the label with which a Namespace requires signed models")
-
-_SOME_NAMESPACES: Final = replace(NAMESPACES, names=('{{ join ", " .Values.watchNamespaces }}',))
 
 # The metrics API's, in the namespaces that the operator watches.
 METRICS: Final[tuple[Grant, ...]] = (
@@ -169,7 +169,7 @@ def to_yaml() -> str:
         *_render_role_and_binding("Role", _OPERATOR, ['  {{- include "conch.rules" $ }}'], namespace="{{ . }}"),
         "{{- else }}",
         *_render_role_and_binding(
-            "ClusterRole", _OPERATOR, ['  {{- include "conch.rules" $ }}', *_render_rules((*CLUSTER, NAMESPACES))]
+            "ClusterRole", _OPERATOR, ['  {{- include "conch.rules" $ }}', *_render_rules(CLUSTER)]
         ),
         "{{- end }}",
         "{{- if .Values.watchNamespaces }}",
