@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, NAMESPACE, Kind, Ref
 from conch.api.names import ANNOTATION_SIGNATURE_PATH, LABEL_POLICY, LABEL_SIGNATURE_POLICY
@@ -16,6 +17,7 @@ from conch.observe import SignaturePolicies, Store
 from conch.observe.signature_policies import find_written_policy, read_policy
 from conch.queue import WorkQueue
 from conch_contract import AgentReport, ModelReport, ModelState, SignaturePolicy, names
+from tests.support import examples
 from tests.unit.simulation import KEY, Cluster, build_manifest
 
 HOME = "conch-system"
@@ -138,6 +140,18 @@ async def test_a_change_queues_the_services_of_the_namespace() -> None:
     handlers.handle_policy(_namespace(version=3), is_deleted=True)
     assert await queue.get() == KEY
     assert len(queue) == 0, "not those of another namespace"
+
+
+def test_the_example_is_a_policy_of_the_key_that_has_signed_the_examples() -> None:
+    file = examples.FOLDER / "administrator" / "signature-policy.yaml"
+    namespace, config_map = yaml.safe_load_all(file.read_text())
+    assert namespace["metadata"]["labels"] == {LABEL_SIGNATURE_POLICY: config_map["metadata"]["name"]}
+    assert (config_map["metadata"]["namespace"], config_map["metadata"]["labels"]) == (
+        HOME,
+        {LABEL_POLICY: "signature"},
+    )
+    [key] = examples.build_trusted_keys()["data"].values()
+    assert read_policy(config_map).trusted == {"release.pub": key}
 
 
 # The service.
