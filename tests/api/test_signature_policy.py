@@ -226,28 +226,24 @@ def test_an_admission_policy_of_the_docs_admits_models_alone(kube: Kube, namespa
         variant = {"name": "b", "weight": 10, "predictor": {"pod": {"env": [{"name": "LD_PRELOAD", "value": "/x"}]}}}
         programs = [isvc(triton={"image": "other"}), isvc(triton={"args": ["--log-verbose=1"]}), isvc()]
         programs[-1]["spec"]["variants"] = [variant]
+        dry = ("create", f"--namespace={namespace}", "--dry-run=server", "--filename=-")
         for number, body in enumerate(programs):
             body["metadata"]["name"] = f"program-{number}"
 
-            def refuse(body: Object = body) -> bool:
-                dry = ("create", f"--namespace={namespace}", "--dry-run=server", "--filename=-")
-                try:
-                    kube.run(*dry, stdin=json.dumps(body))
-                except KubectlError as refusal:
-                    assert "models alone are admitted here" in str(refusal)
-                    return True
-                return False
-
-            until(refuse, "the API server enforces the admission policy")
+            document = json.dumps(body)
+            until(
+                lambda document=document: "models alone are admitted here" in _try(kube, *dry, stdin=document),
+                "the API server enforces the admission policy",
+            )
         plain = isvc(minReplicas=2, triton={"maxBatchSize": 4}, pod={"nodeSelector": {"disk": "ssd"}})
         plain["spec"]["variants"] = [{"name": "b", "weight": 10, "predictor": {"minReplicas": 1}}]
         kube.apply(plain, namespace)
 
 
-def _try(kube: Kube, *arguments: str) -> str:
+def _try(kube: Kube, *arguments: str, stdin: str | None = None) -> str:
     """Run kubectl, and return why it was refused; empty: it was not."""
     try:
-        kube.run(*arguments)
+        kube.run(*arguments, stdin=stdin)
     except KubectlError as refusal:
         return str(refusal)
     return ""
