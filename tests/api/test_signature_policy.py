@@ -39,6 +39,7 @@ _INSTALLED: Final = {
     "ValidatingAdmissionPolicyBinding",
 }
 ANN: Final = "--as=ann"
+MANAGED: Final = "Conch manages this object"
 
 
 def _render(home: str, **values: Any) -> list[Object]:
@@ -187,25 +188,20 @@ def test_users_of_the_namespace_cannot_switch_it_off(
 
     # The objects that carry it.
     patch = json.dumps({"data": {names.POLICY_FILE: None}})
-    until(
-        lambda: "Conch manages this object" in _try(kube, "patch", "configmap", name, here, f"--patch={patch}", ANN),
-        "the API server enforces the admission policy",
-    )
+    _wait_for_refusal(kube, MANAGED, "patch", "configmap", name, here, f"--patch={patch}", ANN)
     image = {"spec": {"template": {"spec": {"containers": [{"name": "triton", "image": "other"}]}}}}
     for kind in ("deployment", "replicaset"):
         [body] = [deployment] if kind == "deployment" else _list_own(kube, REPLICA_SET, namespace)
-        assert "Conch manages this object" in refuse(
-            "patch", kind, body["metadata"]["name"], here, f"--patch={json.dumps(image)}"
-        )
+        assert MANAGED in refuse("patch", kind, body["metadata"]["name"], here, f"--patch={json.dumps(image)}")
     unlabelled = json.dumps({"metadata": {"labels": {LABEL_MANAGED_BY: None}}})
-    assert "Conch manages this object" in refuse("patch", "configmap", name, here, f"--patch={unlabelled}")
+    assert MANAGED in refuse("patch", "configmap", name, here, f"--patch={unlabelled}")
     [revision] = _list_own(kube, CONTROLLER_REVISION, namespace)
     assert "cannot patch resource" in refuse(
         "patch", "controllerrevision", revision["metadata"]["name"], here, f"--patch={unlabelled}"
     )
     meta = {"name": "own", "labels": deployment["spec"]["template"]["metadata"]["labels"]}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [{"name": "a", "image": "a"}]}}
-    assert "Conch manages this object" in refuse("create", here, "--filename=-", stdin=json.dumps(pod))
+    assert MANAGED in refuse("create", here, "--filename=-", stdin=json.dumps(pod))
 
     # What they may do all the same.
     kube.run("scale", "deployment", deployment["metadata"]["name"], here, "--replicas=2", ANN)
@@ -230,23 +226,23 @@ def test_an_admission_policy_of_the_docs_admits_models_alone(kube: Kube, namespa
         for number, body in enumerate(programs):
             body["metadata"]["name"] = f"program-{number}"
 
-            document = json.dumps(body)
-            until(
-                lambda document=document: "models alone are admitted here" in _try(kube, *dry, stdin=document),
-                "the API server enforces the admission policy",
-            )
+            _wait_for_refusal(kube, "models alone are admitted here", *dry, stdin=json.dumps(body))
         plain = isvc(minReplicas=2, triton={"maxBatchSize": 4}, pod={"nodeSelector": {"disk": "ssd"}})
         plain["spec"]["variants"] = [{"name": "b", "weight": 10, "predictor": {"minReplicas": 1}}]
         kube.apply(plain, namespace)
 
 
-def _try(kube: Kube, *arguments: str, stdin: str | None = None) -> str:
-    """Run kubectl, and return why it was refused; empty: it was not."""
-    try:
-        kube.run(*arguments, stdin=stdin)
-    except KubectlError as refusal:
-        return str(refusal)
-    return ""
+def _wait_for_refusal(kube: Kube, message: str, *arguments: str, stdin: str | None = None) -> None:
+    """Wait until kubectl is refused with a message: the API server enforces an admission policy after a moment."""
+
+    def read_refusal() -> str:
+        try:
+            kube.run(*arguments, stdin=stdin)
+        except KubectlError as refusal:
+            return str(refusal)
+        return ""
+
+    until(lambda: message in read_refusal(), f"the API server refuses it: {message}")
 
 
 def test_an_operator_without_the_right_to_namespaces_is_never_ready(

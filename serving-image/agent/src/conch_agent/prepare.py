@@ -137,7 +137,10 @@ class Preparation:
         return self._settings.repository / self._name
 
     def find_existing(self) -> RepositoryModel | None:
-        """Return the model that an earlier run of the agent laid out from the same source; None where there is none."""
+        """Return the model that an earlier run of the agent laid out from the same source; None where there is none.
+
+        Triton may serve it already, so that the policy in force does not count here: it does before a load.
+        """
         model = _read_marker(self.target)
         if model is None:
             return None
