@@ -78,14 +78,14 @@ def kubeconfig(cluster: Cluster, kube: Kube, home: str, tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _granted(kube: Kube, home: str, chart: list[Object]) -> Iterator[None]:
-    """Objects of the chart that are gone in the end: most of them belong to no namespace."""
-    kube.apply(chart, home)
+def _applied(kube: Kube, objects: list[Object]) -> Iterator[None]:
+    """Objects that are gone in the end: most of them belong to no namespace."""
+    document = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    kube.run("apply", "--filename=-", stdin=document)
     try:
         yield
     finally:
-        document = {"apiVersion": "v1", "kind": "List", "items": chart}
-        kube.run("delete", "--ignore-not-found", "--wait=false", "--filename=-", stdin=json.dumps(document))
+        kube.run("delete", "--ignore-not-found", "--wait=false", "--filename=-", stdin=document)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def operator(
     """An operator with the rights of the chart, in all namespaces or in the test's alone; it is not started."""
     some = [namespace] if getattr(request, "param", "") == "some namespaces" else []
     cluster, log = request.getfixturevalue("cluster"), request.getfixturevalue("log")
-    with _granted(kube, home, _render(home, watchNamespaces=some)):
+    with _applied(kube, _render(home, watchNamespaces=some)):
         process = Operator(
             cluster,
             log,
@@ -218,7 +218,7 @@ def test_an_admission_policy_of_the_docs_admits_models_alone(kube: Kube, namespa
     page = (REPOSITORY / "docs" / "signature-policies.md").read_text()
     [block] = re.findall("```yaml\n(.*?)```", page, re.DOTALL)
     kube.run("label", "namespace", namespace, f"{LABEL_SIGNATURE_POLICY}=prod")
-    with _granted(kube, namespace, list(yaml.safe_load_all(block))):
+    with _applied(kube, list(yaml.safe_load_all(block))):
         variant = {"name": "b", "weight": 10, "predictor": {"pod": {"env": [{"name": "LD_PRELOAD", "value": "/x"}]}}}
         programs = [isvc(triton={"image": "other"}), isvc(triton={"args": ["--log-verbose=1"]}), isvc()]
         programs[-1]["spec"]["variants"] = [variant]
@@ -253,7 +253,7 @@ def test_an_operator_without_the_right_to_namespaces_is_never_ready(
     for role in (body for body in chart if "rules" in body):
         role["rules"] = [rule for rule in role["rules"] if rule["resources"] != [NAMESPACE.plural]]
     with (
-        _granted(kube, home, chart),
+        _applied(kube, chart),
         Operator(
             cluster, log, KUBECONFIG=str(kubeconfig), CONCH_LEASE_NAMESPACE=home, CONCH_LEASE_NAME=ACCOUNT
         ) as process,
