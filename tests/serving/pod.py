@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, names
+from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, SignaturePolicy, names
 from tests.serving import tools
 from tests.serving.processes import Process, until, with_own_shared_memory
 from tests.support.ports import free_port, listens
@@ -50,6 +50,10 @@ class Pod:
         """Write the file of one revision, or the one of pods to which none is assigned."""
         manifest = ModelManifest(models=models, revision=revision, in_place=in_place)
         self._write("manifest", names.MANIFEST_FILE if is_default else f"{revision}.json", manifest.to_json())
+
+    def write_policy(self, policy: SignaturePolicy) -> None:
+        """Write the ConfigMap's file with the policy of the namespace."""
+        self._write("manifest", names.POLICY_FILE, policy.to_json())
 
     def assign(self, revision: str) -> None:
         """Write the pod's annotation with its revision, as the kubelet does after a change; empty: it has none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conch_contract import ModelSource, Signature, Verification
+from conch_contract import ModelSource, Signature, SignaturePolicy, Verification
 from tests.serving.pod import Pod
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
@@ -55,3 +55,40 @@ def test_a_pod_serves_signed_content_alone(store: Store, pod: Pod, tmp_path: Pat
     serve("second")
     until(lambda: pod.infer("m", X)["y"] == [4.5, 6.0], "Triton serves the second content")
     assert pod.model().verified == ("Signature",)
+
+
+def test_a_triton_that_starts_again_loads_nothing_that_lacks_the_signature_of_a_new_policy(
+    store: Store, pod: Pod, tmp_path: Path
+) -> None:
+    """What serves stays; a load, of whatever revision, needs the policy in force, also after it has changed."""
+    files = _write(tmp_path / "model", 2)
+    store.put("models", {f"policy/{path}": content for path, content in files.items()})
+    pod.write_secret(store.secret)
+    pod.write_manifest(ModelSource(name="m", format="python", storage_uri="s3://models/policy"))
+    pod.start()
+    pod.until_ready()
+    assert pod.until_reported().verified == ()
+
+    pod.write_policy(SignaturePolicy.build("prod", {"key.pub": bundles.write_public(bundles.make_key())}))
+    assert pod.triton is not None
+    assert pod.agent is not None
+    pod.agent.stop()
+    pod.start_agent()
+    pod.until_ready()
+    assert pod.infer("m", X)["y"] == [3.0, 4.0], "Triton serves what it loaded before"
+
+    pod.triton.stop()
+    pod.start_triton()
+    assert "the signature policy 'prod' has the keys" in pod.until_reason("InvalidSignature").message
+    assert not pod.ready
+
+    policy = SignaturePolicy.build("prod", {"key.pub": bundles.write_public(KEY)})
+    pod.write_policy(policy)
+    pod.until_ready()
+    assert pod.until_reported().verified == (policy.check,)
+    assert pod.infer("m", X)["y"] == [3.0, 4.0]
+
+    pod.write_policy(SignaturePolicy(name="prod", problem="The ConfigMap is missing."))
+    pod.triton.stop()
+    pod.start_triton()
+    assert "The ConfigMap is missing." in pod.until_reason("SignaturePolicyUnreadable").message

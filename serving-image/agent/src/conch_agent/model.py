@@ -23,6 +23,7 @@ from conch_agent.model_report import ModelSnapshot, build_report
 from conch_agent.outage_watch import OutageWatch
 from conch_agent.pipeline_folder import find_pipeline, lay_out_pipeline
 from conch_agent.pod import Server
+from conch_agent.policy import has_passed, read_policy
 from conch_agent.prepare import Preparation
 from conch_agent.reasons import Failure, Reason
 from conch_agent.repository_model import RepositoryModel
@@ -341,7 +342,7 @@ class Model:
         return self._model.seconds if self._model else 0.0
 
     async def _serve(self, model: RepositoryModel, backoff: Backoff) -> None:
-        """Load and warm the model when Triton lacks it. Return when the revision has other content.
+        """Load and warm the model when Triton lacks it. Return when the revision has other content, or other checks.
 
         Args:
             model: The model in the repository.
@@ -375,6 +376,8 @@ class Model:
                 self._state = ModelState.LOADING
                 self._loader.raise_for_lost_load(model, states)
                 if not self._waits():
+                    if not has_passed(model.policy, await run_in_thread(read_policy, self._settings)):
+                        return  # to be verified first, such as before Triton's restart loads it again
                     await self._loader.load_if_due(model, states)
             await self._monitor.wait_for_update()
 

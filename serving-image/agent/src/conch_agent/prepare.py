@@ -19,6 +19,7 @@ from conch_agent.model_fetch import ModelFetch
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
 from conch_agent.places import Places, try_places
+from conch_agent.policy import has_passed, read_policy
 from conch_agent.reasons import Failure, Reason, build_superseded
 from conch_agent.repository_model import RepositoryModel, check_name, read_marker
 from conch_agent.settings import Settings
@@ -29,6 +30,7 @@ from conch_agent.verification import check_config, read_checks
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource
 from conch_contract.report import Origin
+from conch_contract.verification import SignaturePolicy
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ class _Attempt:
 
     Attributes:
         place: The model at this place.
+        policy: The signature policy in force; None: there is none.
         detour: Why the places before are not used; empty: there are none.
         last: The content that the place had last, if only the cache has it now; None: the place is tried.
     """
 
     place: ModelSource
+    policy: SignaturePolicy | None
     detour: str = ""
     last: LastContent | None = None
 
@@ -96,7 +100,10 @@ class Preparation:
         return self._settings.repository / self._name
 
     def find_existing(self) -> RepositoryModel | None:
-        """Return the model that an earlier run of the agent laid out from the same source; None where there is none."""
+        """Return the model that an earlier run of the agent laid out from the same source; None where there is none.
+
+        Triton may serve it already, so that the policy in force does not count here: it does before a load.
+        """
         model = read_marker(self.target)
         if model is None:
             return None
@@ -113,7 +120,7 @@ class Preparation:
         on_fetch: Callable[[], None] | None = None,
         before_layout: Callable[[], Awaitable[None]] | None = None,
     ) -> RepositoryModel:
-        """Fetch the model and lay it out, unless the current one has the same content.
+        """Fetch the model and lay it out, unless the current one has the same content, and passed the policy in force.
 
         Args:
             current: The model in the repository.
@@ -125,13 +132,17 @@ class Preparation:
 
         Raises:
             Failure: The model cannot be prepared. ContentChanged: the source has other content than the revision.
+                SignaturePolicyUnreadable: it is not known which signatures the files need.
         """
+        policy = await run_in_thread(read_policy, self._settings)
+        if current and not has_passed(current.policy, policy):
+            current = None
         if current and self.digest and current.digest == self.digest:
             return current
 
         async def fetch(place: ModelSource, failures: Sequence[Failure]) -> RepositoryModel:
             detour = " ".join(failure.message for failure in failures)
-            return await self._fetch(_Attempt(place, detour), current, on_fetch, before_layout)
+            return await self._fetch(_Attempt(place, policy, detour), current, on_fetch, before_layout)
 
         try:
             return await try_places(self._source.places, fetch)
@@ -141,7 +152,7 @@ class Preparation:
                 for place in self._source.places:
                     with suppress(Failure):
                         if last := await ModelFetch(place, self._settings, self.progress).find_last():
-                            attempt = _Attempt(place, failure.message, last)
+                            attempt = _Attempt(place, policy, failure.message, last)
                             return await self._fetch(attempt, None, on_fetch, before_layout)
             raise
 
@@ -207,11 +218,12 @@ class Preparation:
             return current
         if last and not files.is_cached:
             raise Failure(Reason.NOT_FOUND, f"{place.storage_uri}: the cache has no longer what was fetched last.")
-        fetched = await self._download(files, source, listing, place, on_fetch)
+        fetched = await self._download(files, source, listing, attempt, on_fetch)
         is_of_storage_uri = place.storage_uri == self._source.storage_uri and (last or not files.is_cached)
         model = replace(
             await fetched.build_model(self._source_hash, identity, self.progress.fetched, began),
             object_versions={} if detour else fetched.versions,
+            policy=attempt.policy.version if attempt.policy else "",
             cache_problem=files.cache_problem,
             origin=Origin.CACHE if files.is_cached else Origin.MIRROR if detour else Origin.STORAGE,
             uri=place.storage_uri,
@@ -231,17 +243,18 @@ class Preparation:
         files: ModelFetch,
         source: Source,
         listing: Listing,
-        place: ModelSource,
+        attempt: _Attempt,
         on_fetch: Callable[[], None] | None,
     ) -> FetchedModel:
         """Fetch the files of a listing, and verify them."""
+        place = attempt.place
         marked = self._places.mark(listing, place, self._expected) if self._source.mirrors else listing
         if on_fetch:
             on_fetch()
         with self._metrics.time(Phase.FETCH):
             unpacked, contents = await files.unpack(source, marked)
         with self._metrics.time(Phase.VERIFY):
-            checks = await read_checks(unpacked, contents, place, self._settings)
+            checks = await read_checks(unpacked, contents, place, self._settings, attempt.policy)
         used = checks.select(contents)
         uri, paths = place.storage_uri, tuple(item.path for item in used.items)
         text = await read_config_file(unpacked, used, self._source.format)
@@ -262,7 +275,7 @@ class Preparation:
                 raise
             self._places.mixes = False  # files of several places may be among them: this place alone decides
             await files.discard(unpacked, contents)
-            return await self._download(files, source, listing, place, on_fetch)
+            return await self._download(files, source, listing, attempt, on_fetch)
         return FetchedModel(unpacked, contents, paths, result, plan, merged, versions, verified, checks.signer)
 
     async def _lay_out(self, model: RepositoryModel, fetched: FetchedModel, files: ModelFetch) -> RepositoryModel:

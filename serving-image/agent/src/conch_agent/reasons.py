@@ -39,6 +39,7 @@ class Reason(StrEnum):
     NOT_SIGNED = "NotSigned"
     KEY_MISSING = "KeyMissing"
     INVALID_KEY = "InvalidKey"
+    POLICY_UNREADABLE = "SignaturePolicyUnreadable"
     UNSUPPORTED = "Unsupported"
     FETCH_FAILED = "FetchFailed"
     NOT_A_MODEL = "NotAModel"

@@ -37,7 +37,8 @@ class RepositoryModel:
         steps: Those of them without which Triton does not load it: the steps of an ensemble.
         sequences: True if the model has sequence_batching: all requests of a sequence need the same Triton.
         object_versions: Versions of the files in their bucket, by path below storageUri.
-        verified: The checks of storage.verify that the files have passed.
+        verified: The checks that the files have passed.
+        policy: The version of the namespace's signature policy that they have passed; empty: none.
         signer: The signer whose signature is verified; empty: none.
         response_cache: True if its configuration has Triton cache its answers.
         written: The values of its configuration in the repository by field, by origin.
@@ -66,6 +67,7 @@ class RepositoryModel:
     sequences: bool = False
     object_versions: dict[str, str] = field(default_factory=dict)
     verified: tuple[str, ...] = ()
+    policy: str = ""
     signer: str = ""
     response_cache: bool = False
     written: WrittenValues = field(default_factory=dict)

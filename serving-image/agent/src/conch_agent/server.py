@@ -96,13 +96,18 @@ class Endpoints:
             return status, _TEXT, "running\n" if is_running else "stuck\n"
         if agent is None:
             return HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, "starting\n"
-        if path == names.METRICS_PATH:
-            return HTTPStatus.OK, _METRICS, agent.metrics
-        report = agent.report
-        if path == names.STATUS_PATH:
-            return HTTPStatus.OK, "application/json; charset=utf-8", report.to_json()
-        status = HTTPStatus.OK if report.ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return status, _TEXT, _describe_report(report)
+        return _build_agent_page(agent, path)
+
+
+def _build_agent_page(agent: Reporter, path: str) -> tuple[HTTPStatus, str, str]:
+    """Return status, content type and text of an answer that depends on the agent."""
+    if path == names.METRICS_PATH:
+        return HTTPStatus.OK, _METRICS, agent.metrics
+    report = agent.report
+    if path == names.STATUS_PATH:
+        return HTTPStatus.OK, "application/json; charset=utf-8", report.to_json()
+    status = HTTPStatus.OK if report.ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return status, _TEXT, _describe_report(report)
 
 
 def _describe_report(report: AgentReport) -> str:

@@ -41,7 +41,7 @@ from conch_contract.report import (
     SourceReport,
     VersionReport,
 )
-from conch_contract.verification import Signature, Verification
+from conch_contract.verification import Signature, SignaturePolicy, Verification
 from conch_contract.warmup import Warmup, WarmupReport, WarmupRequest
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "RateLimiterResource",
     "SequenceBatching",
     "Signature",
+    "SignaturePolicy",
     "SourceReport",
     "TritonConfig",
     "Verification",
