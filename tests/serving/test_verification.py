@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from conch_agent.prepare import Preparation
+from conch_agent.reasons import Failure, Reason
+from conch_agent.repository_model import RepositoryModel
+from conch_agent.settings import Settings
 from conch_contract import ModelSource, Signature, SignaturePolicy, Verification
+from conch_contract.report import Origin
 from tests.serving.pod import Pod
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
 from tests.support import bundles, signing
+from tests.support.relay import Relay
 from tests.support.wait import until
 
 KEY = bundles.make_key()
@@ -92,3 +100,33 @@ def test_a_triton_that_starts_again_loads_nothing_that_lacks_the_signature_of_a_
     pod.triton.stop()
     pod.start_triton()
     assert "The ConfigMap is missing." in pod.until_reason("SignaturePolicyUnreadable").message
+
+
+async def test_the_last_files_of_a_store_that_is_away_need_the_signature(
+    store: Store, pod: Pod, tmp_path: Path
+) -> None:
+    """The files of the cache pass the checks of any fetch: another key than that of the fetch does not verify them."""
+    files = _write(tmp_path / "signed", 2)
+    store.put("models", {f"last/{path}": content for path, content in files.items()})
+    line = Relay(store.port)
+    pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
+    pod.mount_keys("team", {"key.pub": bundles.write_public(KEY)})
+    pod.mount_keys("others", {"key.pub": bundles.write_public(bundles.make_key())})
+    (pod.root / "cache").symlink_to(tmp_path)
+    settings = Settings(root=pod.root)
+    settings.repository.mkdir(parents=True)
+    settings.downloads.mkdir(parents=True)
+
+    async def prepare(config_map: str) -> RepositoryModel:
+        verify = Verification(signature=Signature(config_map=config_map))
+        source = ModelSource(name="m", format="python", storage_uri="s3://models/last", verify=verify)
+        return await Preparation(source, settings).prepare(None)
+
+    assert (await prepare("team")).origin == Origin.STORAGE
+    line.refuses = True
+    model = await prepare("team")
+    assert (model.origin, model.verified) == (Origin.CACHE, ("Signature",))
+    with pytest.raises(Failure) as raised:
+        await prepare("others")
+    assert raised.value.reason == Reason.UNREACHABLE
+    line.close()
