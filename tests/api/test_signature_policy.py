@@ -219,7 +219,7 @@ def test_an_admission_policy_of_the_docs_admits_models_alone(kube: Kube, namespa
     [block] = re.findall("```yaml\n(.*?)```", page, re.DOTALL)
     kube.run("label", "namespace", namespace, f"{LABEL_SIGNATURE_POLICY}=prod")
     with _applied(kube, list(yaml.safe_load_all(block))):
-        variant = {"name": "b", "weight": 10, "predictor": {"pod": {"env": [{"name": "LD_PRELOAD", "value": "/x"}]}}}
+        variant = {"name": "b", "predictor": {"pod": {"env": [{"name": "LD_PRELOAD", "value": "/x"}]}}}
         programs = [isvc(triton={"image": "other"}), isvc(triton={"args": ["--log-verbose=1"]}), isvc()]
         programs[-1]["spec"]["variants"] = [variant]
         dry = ("create", f"--namespace={namespace}", "--dry-run=server", "--filename=-")
@@ -228,7 +228,7 @@ def test_an_admission_policy_of_the_docs_admits_models_alone(kube: Kube, namespa
 
             _wait_for_refusal(kube, "models alone are admitted here", *dry, stdin=json.dumps(body))
         plain = isvc(minReplicas=2, triton={"maxBatchSize": 4}, pod={"nodeSelector": {"disk": "ssd"}})
-        plain["spec"]["variants"] = [{"name": "b", "weight": 10, "predictor": {"minReplicas": 1}}]
+        plain["spec"]["variants"] = [{"name": "b", "predictor": {"minReplicas": 1}}]
         kube.apply(plain, namespace)
 
 
@@ -242,7 +242,7 @@ def _wait_for_refusal(kube: Kube, message: str, *arguments: str, stdin: str | No
             return str(refusal)
         return ""
 
-    until(lambda: message in read_refusal(), f"the API server refuses it: {message}")
+    until(lambda: message in read_refusal(), f"the API server refuses it: {message}", seen=read_refusal)
 
 
 def test_an_operator_without_the_right_to_namespaces_is_never_ready(
