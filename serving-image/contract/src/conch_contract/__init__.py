@@ -27,6 +27,7 @@ from conch_contract.manifest import (
     SequenceBatching,
     TritonConfig,
     VersionPolicy,
+    WatchedSource,
 )
 from conch_contract.parity import Disagreement, Parity, ParityReport
 from conch_contract.report import (
@@ -36,6 +37,7 @@ from conch_contract.report import (
     ModelReport,
     ModelState,
     ModelWarning,
+    SourceReport,
     VersionReport,
 )
 from conch_contract.verification import Signature, Verification
@@ -67,6 +69,7 @@ __all__ = [
     "RateLimiterResource",
     "SequenceBatching",
     "Signature",
+    "SourceReport",
     "TritonConfig",
     "Verification",
     "VersionPolicy",
@@ -74,5 +77,6 @@ __all__ = [
     "Warmup",
     "WarmupReport",
     "WarmupRequest",
+    "WatchedSource",
     "names",
 ]
