@@ -15,8 +15,8 @@ class Relay:
 
     The first `breaks` connections whose client sends the bytes `breaks_at` end before they arrive, and the first
     `cuts` answers end half way. While `refuses` is set, new connections end before a byte is read, and open ones
-    at their next byte. While `flows` is cleared, nothing passes, and no connection ends. `connections` counts those
-    that it has accepted.
+    at their next byte; it is set once `ends_after` bytes have come back (0: never). While `flows` is cleared,
+    nothing passes, and no connection ends. `connections` counts those that it has accepted.
     """
 
     def __init__(
@@ -27,6 +27,7 @@ class Relay:
         self.breaks = breaks
         self.cuts = 0
         self.refuses = False
+        self.ends_after = 0
         self.passed = 0
         self.connections = 0
         self.flows = threading.Event()
@@ -95,5 +96,6 @@ class Relay:
     def _account(self, size: int) -> None:
         with self._lock:
             self.passed += size
+            self.refuses = self.refuses or 0 < self.ends_after <= self.passed
             if self.rate:
                 time.sleep(size / self.rate)
