@@ -37,6 +37,7 @@ _COSTLY: Final = frozenset(
         Reason.DIGEST_MISMATCH,
         Reason.INVALID_SIGNATURE,
         Reason.NOT_SIGNED,
+        Reason.DECRYPTION_FAILED,
         Reason.LOAD_FAILED,
         Reason.MODEL_MISSING,
         Reason.MODEL_CYCLE,

@@ -133,9 +133,11 @@ class ModelFetch:
         return await Fetch(source, self._folder, self._settings.max_bytes, self._progress, cache).run(listing)
 
     async def clear(self) -> None:
-        """Delete archives after their model is laid out: until then a retry needs them."""
+        """Delete archives, and encrypted files in the pod, after their model is laid out: a retry needs them."""
         if self._unpacking:
             await run_in_thread(self._unpacking.clear)
+        if self._model.decrypt and not self._cache:
+            await run_in_thread(delete_tree, self._folder / "files")
 
     async def _place(self, cache: Cache | None) -> None:
         """Have the model's folder in the cache, or in the pod.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -16,10 +17,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from conch_agent import config, layout
 from conch_agent.boot import read_boot_id
 from conch_agent.cache import CacheUnusableError
+from conch_agent.decryption import Decrypter, find_home, open_decrypter
 from conch_agent.dependencies import find_callees, find_steps, makes_calls
 from conch_agent.digests import check_digest
 from conch_agent.download import Progress
 from conch_agent.effective_config import WrittenValues, find_written_values
+from conch_agent.fetch import FetchResult
 from conch_agent.model_fetch import ModelFetch
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
@@ -92,6 +95,37 @@ class RepositoryModel:
         return _compute_content(self.source_hash, self.digest)
 
 
+@dataclass(frozen=True)
+class _Content:
+    """Files that have passed all checks, and how they are laid out.
+
+    Attributes:
+        source: Their source: of an archive that of what it holds.
+        listing: The files of the source.
+        versions: Their object versions.
+        fetched: What was fetched of them.
+        verified: The checks of storage.verify that they have passed.
+        signer: The signer whose signature is verified; empty: none.
+        decrypter: What has decrypted them; None: they are not encrypted.
+        folder: The folder of the files that are laid out.
+        paths: Their paths.
+        merged: The model's configuration.
+        plan: The plan of the model folder.
+    """
+
+    source: Source
+    listing: Listing
+    versions: dict[str, str]
+    fetched: FetchResult
+    verified: tuple[str, ...]
+    signer: str
+    decrypter: Decrypter | None
+    folder: Path
+    paths: tuple[PurePosixPath, ...]
+    merged: config.MergedConfig
+    plan: layout.Plan
+
+
 class Preparation:
     """Fetches and lays out a model."""
 
@@ -100,7 +134,7 @@ class Preparation:
         self._source = source
         self._settings = settings
         self._name = check_name(source)
-        self._folder = settings.downloads / source.name
+        self._home = find_home(source, settings)
         self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
         self._version_problem = ""  # the reason why the revision's object versions cannot be read, as a sentence
         # Not hashed: the warm-up, whose change requires no reload, and digest and object versions, which the operator
@@ -138,7 +172,7 @@ class Preparation:
         if model is None:
             return None
         is_same = model.source_hash == self._source_hash and model.boot == read_boot_id()
-        is_complete = (self._folder / layout.SERVED).is_dir()  # an agent that was killed may not have made it
+        is_complete = (self._home / layout.SERVED).is_dir()  # an agent that was killed may not have made it
         if not (is_same and is_complete) or (self.digest and model.digest != self.digest):
             return None
         self.progress.fetched = self.progress.total = model.size
@@ -206,65 +240,92 @@ class Preparation:
             return current
         if on_fetch:
             on_fetch()
-        unpacked, contents = await files.unpack(source, listing)
-        checks = await read_checks(unpacked, contents, self._source, self._settings)
-        used = checks.select(contents)
-        uri, paths = self._source.storage_uri, [item.path for item in used.items]
-        text = await self._read_config(unpacked, used)
-        merged = config.merge_config(text, self._source, FORMATS[self._source.format].backend)
-        plan = layout.plan_layout(self._source.format, paths, uri, read_names(merged.config, uri))
-        versions = await find_versions(source, listing)
-        result = await files.run(unpacked, contents)
-        verified = checks.verify(result.sha256)
-        check_config(uri, plan.config, text, result.sha256)
-        self._check_digest(result.digest)
-        config.set_content(merged.config, _compute_content(self._source_hash, result.digest))
+        content = await self._fetch_content(files, source, listing)
+        merged, folder = content.merged, content.folder
         model = RepositoryModel(
             source_hash=self._source_hash,
             identity=listing.identity,
-            digest=result.digest,
+            digest=content.fetched.digest,
             size=self.progress.fetched,
-            versions=config.select_versions(merged.config, plan.versions),
+            versions=config.select_versions(merged.config, content.plan.versions),
             seconds=round(time.monotonic() - began, 3),
             boot=read_boot_id(),
             overrides=tuple(str(override) for override in merged.overrides),
             file_name=merged.file_name,
             sequences=merged.config.WhichOneof("scheduling_choice") == "sequence_batching",
-            callees=await run_in_thread(find_callees, merged.config, _find_programs(plan, merged.config, result.files)),
-            makes_calls=await run_in_thread(makes_calls, _find_python_files(plan, merged.config, result.files)),
+            callees=await run_in_thread(
+                find_callees, merged.config, _find_programs(content.plan, merged.config, folder)
+            ),
+            makes_calls=await run_in_thread(makes_calls, _find_python_files(content.plan, merged.config, folder)),
             steps=find_steps(merged.config),
-            object_versions=versions,
-            verified=verified,
-            signer=checks.signer,
+            object_versions=content.versions,
+            verified=content.verified,
+            signer=content.signer,
             response_cache=merged.config.response_cache.enable,
             written=find_written_values(merged.config, merged.parts),
             cache_problem=files.cache_problem,
         )
         if before_layout:
             await before_layout()
-        text = config.to_text(merged.config)
         try:
-            await self._lay_out(plan, paths, result.files, text, model)
+            await self._lay_out(content, model)
         except OSError as error:
-            if not files.uses_cache:
+            if content.decrypter or not files.uses_cache:
                 raise
-            again = await files.run_without_cache(unpacked, contents, CacheUnusableError.from_os_error(error))
-            if again.digest != result.digest:  # what was verified are the files of the cache
-                message = f"{uri} changed while it was fetched; the agent fetches the new content."
+            problem = CacheUnusableError.from_os_error(error)
+            again = await files.run_without_cache(content.source, content.listing, problem)
+            if again.digest != content.fetched.digest:  # what was verified are the files of the cache
+                message = f"{source.uri} changed while it was fetched; the agent fetches the new content."
                 raise Failure(Reason.CHANGED, message) from error
             model = replace(model, cache_problem=files.cache_problem)
-            await self._lay_out(plan, paths, result.files, text, model)
+            await self._lay_out(replace(content, folder=again.files), model)
         await files.clear()
         return model
 
-    async def _lay_out(
-        self, plan: layout.Plan, paths: Iterable[PurePosixPath], files: Path, text: str, model: RepositoryModel
-    ) -> None:
-        folder = self._folder / "laid"
-        await run_in_thread(layout.link_served, paths, files, self._folder)
-        await run_in_thread(
-            layout.build_folder, plan, files, folder, self.target, self._trash, config=text, marker=asdict(model)
+    async def _fetch_content(self, files: ModelFetch, source: Source, listing: Listing) -> _Content:
+        """Fetch the files, and return them after all checks of theirs, decrypted if they are encrypted.
+
+        Where they are not, the layout is planned before the fetch: an invalid one requires no download.
+        """
+        unpacked, contents = await files.unpack(source, listing)
+        checks = await read_checks(unpacked, contents, self._source, self._settings)
+        readable, used, fetched = unpacked, checks.select(contents), None
+        if decrypter := await open_decrypter(used, self._source, self._settings):
+            fetched = await files.run(unpacked, contents)
+            checks.verify(fetched.sha256)
+            readable, used = await decrypter.run(fetched.files)
+        uri, paths = self._source.storage_uri, tuple(item.path for item in used.items)
+        text = await self._read_config(readable, used)
+        merged = config.merge_config(text, self._source, FORMATS[self._source.format].backend)
+        plan = layout.plan_layout(self._source.format, paths, uri, read_names(merged.config, uri))
+        versions = await find_versions(source, listing)
+        fetched = fetched or await files.run(unpacked, contents)
+        verified = checks.verify(fetched.sha256)
+        if not decrypter:
+            check_config(uri, plan.config, text, fetched.sha256)
+        self._check_digest(fetched.digest)
+        config.set_content(merged.config, _compute_content(self._source_hash, fetched.digest))
+        return _Content(
+            source=unpacked,
+            listing=contents,
+            versions=versions,
+            fetched=fetched,
+            verified=verified,
+            signer=checks.signer,
+            decrypter=decrypter,
+            folder=decrypter.folder if decrypter else fetched.files,
+            paths=paths,
+            merged=merged,
+            plan=plan,
         )
+
+    async def _lay_out(self, content: _Content, model: RepositoryModel) -> None:
+        laid, text = self._home / "laid", config.to_text(content.merged.config)
+        await run_in_thread(layout.link_served, content.paths, content.folder, self._home)
+        build = partial(layout.build_folder, content.plan, content.folder, laid, self.target, self._trash)
+        await run_in_thread(build, config=text, marker=asdict(model))
+        if content.decrypter:
+            await run_in_thread(content.decrypter.clear)
 
     async def _read_config(self, source: Source, listing: Listing) -> str | None:
         """Return config.pbtxt before the fetch: it names files, and an invalid one requires no download.

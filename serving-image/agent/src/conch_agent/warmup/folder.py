@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from conch_agent.decryption import open_decrypter
 from conch_agent.fetch import Fetch
 from conch_agent.object_versions import list_files
 from conch_agent.settings import Settings
@@ -35,4 +36,8 @@ async def fetch_requests(source: ModelSource, settings: Settings, scratch: Path)
     items = tuple(item for item in listing.items if item.path.is_relative_to(source.warmup.path))
     if not items:
         return scratch  # read_folder fails, because the folder is missing
-    return (await Fetch(storage, scratch / source.name).run(Listing(items))).files
+    files = (await Fetch(storage, scratch / source.name).run(Listing(items))).files
+    if decrypter := await open_decrypter(Listing(items), source, settings, scratch / "decrypted"):
+        await decrypter.run(files)
+        return decrypter.folder
+    return files
