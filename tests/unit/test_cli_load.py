@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from conch.api import InferenceService, Warmup
+from conch.cli import extras
 from conch.cli.cluster import Cluster
-from conch.cli.loadtest import extras, plot, reporter, results, schedule
+from conch.cli.loadtest import plot, reporter, results, schedule
 from conch.cli.loadtest.driver import CLIENT, IN_FLIGHT, Driver
 from conch.cli.loadtest.endpoint import Endpoint, list_endpoints, open_endpoint, parse_url
 from conch.cli.loadtest.forward import ready_pods
