@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,12 +17,8 @@ from conch.cli.printing import print_value
 from conch_contract.verification import SIGNATURE_FILE
 
 # Modules, and their packages for pip.
-_PACKAGES: Final = {
-    "conch_agent": "conch-agent",
-    "model_signing.signing": "model-signing pyopenssl",
-    "pyrage": "pyrage",
-    "obstore": "obstore",
-}
+_AGENT: Final = {"conch_agent": "conch-agent"}
+_SIGNER: Final = {"model_signing": "model-signing", "OpenSSL": "pyopenssl"}
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _PATH: Final = click.Path(path_type=Path)
@@ -36,7 +34,20 @@ def model() -> None:
     kubectl conch model sign encrypted --key key
     kubectl conch model push encrypted s3://models/magika
     """  # noqa: D301  click's mark of a paragraph that keeps its lines
-    import_extras("model", _PACKAGES)
+
+
+def _needs(packages: Mapping[str, str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator of a command that imports packages of the extra kubectl-conch[model]."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**options: Any) -> None:
+            import_extras("model", packages)
+            command(**options)
+
+        return run
+
+    return decorate
 
 
 _PRINTED: Final = click.option(
@@ -51,6 +62,7 @@ _PRINTED: Final = click.option(
 @click.option("--author", default="", help="Its author.")
 @click.option("--notes", default="", help="Notes for its users.")
 @_PRINTED
+@_needs(_AGENT)
 def pack(folder: Path, target: Path, output: Format, **texts: str) -> None:
     """Write FOLDER with a manifest of its content.
 
@@ -76,6 +88,7 @@ def pack(folder: Path, target: Path, output: Format, **texts: str) -> None:
 @click.option("--recipient", "recipients", multiple=True, help="Public key of age, age1...; repeatable.")
 @click.option("--recipients-file", "files", type=_FILE, multiple=True, help="File with public keys, one a line.")
 @_PRINTED
+@_needs(_AGENT)
 def encrypt(folder: Path, target: Path, recipients: tuple[str, ...], files: tuple[Path, ...], output: Format) -> None:
     """Encrypt the files of FOLDER with age, each for all recipients.
 
@@ -96,6 +109,7 @@ def encrypt(folder: Path, target: Path, recipients: tuple[str, ...], files: tupl
 @click.option("--certificate", type=_FILE, help="Certificate of the key in PEM.")
 @click.option("--chain", type=_FILE, multiple=True, help="Certificate up to the root in PEM; repeatable.")
 @_PRINTED
+@_needs({**_AGENT, **_SIGNER})
 def sign(folder: Path, key: Path, certificate: Path | None, chain: tuple[Path, ...], output: Format) -> None:
     """Sign FOLDER by OpenSSF Model Signing, into its file model.sig."""
     from conch.cli.model.folder import report_failures  # noqa: PLC0415
@@ -114,6 +128,7 @@ def sign(folder: Path, key: Path, certificate: Path | None, chain: tuple[Path, .
 @click.option("--trust", type=_FILE, multiple=True, help="Public key or root certificate in PEM; repeatable.")
 @click.option("--digest", default="", help="Digest that the files must have, sha256:...")
 @_PRINTED
+@_needs(_AGENT)
 def verify(folder: Path, trust: tuple[Path, ...], digest: str, output: Format) -> None:
     """Verify digest and signature of FOLDER as an agent does, and its manifest."""
     from conch.cli.model.folder import report_failures  # noqa: PLC0415
@@ -130,6 +145,7 @@ def verify(folder: Path, trust: tuple[Path, ...], digest: str, output: Format) -
 @model.command()
 @click.argument("source")
 @_PRINTED
+@_needs(_AGENT)
 def inspect(source: str, output: Format) -> None:
     """Print the manifest of SOURCE: a folder, an archive of pack, or a storageUri.
 
@@ -147,6 +163,7 @@ def inspect(source: str, output: Format) -> None:
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.argument("target")
 @_PRINTED
+@_needs(_AGENT)
 def push(source: Path, target: str, output: Format) -> None:
     """Upload SOURCE to TARGET: s3://, gs://, oci://, or https:// by PUT.
 
