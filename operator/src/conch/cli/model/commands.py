@@ -107,7 +107,7 @@ def encrypt(folder: Path, target: Path, recipients: tuple[str, ...], files: tupl
 @click.argument("folder", type=_FOLDER)
 @click.option("--key", type=_FILE, required=True, help="Private key in PEM, of P-256, P-384 or P-521.")
 @click.option("--certificate", type=_FILE, help="Certificate of the key in PEM.")
-@click.option("--chain", type=_FILE, multiple=True, help="Certificate up to the root in PEM; repeatable.")
+@click.option("--chain", type=_FILE, multiple=True, help="Certificate of an authority in PEM; repeatable.")
 @_PRINTED
 @_needs({**_AGENT, **_SIGNER})
 def sign(folder: Path, key: Path, certificate: Path | None, chain: tuple[Path, ...], output: Format) -> None:
@@ -116,8 +116,8 @@ def sign(folder: Path, key: Path, certificate: Path | None, chain: tuple[Path, .
     from conch.cli.model.inspecting import inspect_path  # noqa: PLC0415
     from conch.cli.model.signing import sign_folder  # noqa: PLC0415
 
-    if chain and not certificate:
-        raise CommandError("--chain is used with --certificate; set it, or remove --chain")
+    if bool(chain) != bool(certificate):
+        raise CommandError("--certificate and --chain are used together; set both, or sign with the key alone")
     with report_failures():
         sign_folder(folder, key, certificate, chain)
         _print(output, inspect_path(folder))
