@@ -12,8 +12,9 @@ from aiohttp import web
 
 from conch_agent.fetch import Fetch
 from conch_agent.object_versions import find_versions, list_files
-from conch_agent.prepare import Preparation, RepositoryModel
+from conch_agent.prepare import Preparation
 from conch_agent.reasons import Failure, Reason
+from conch_agent.repository_model import RepositoryModel
 from conch_agent.settings import Settings
 from conch_agent.sources.base import Item, Listing
 from conch_agent.sources.https import HttpsSource

@@ -16,8 +16,9 @@ from conch_agent.age import Decryption as FileDecryption
 from conch_agent.age import parse_keys
 from conch_agent.decryption import plan_names
 from conch_agent.layout import SERVED
-from conch_agent.prepare import Preparation, RepositoryModel
+from conch_agent.prepare import Preparation
 from conch_agent.reasons import Failure, Reason
+from conch_agent.repository_model import RepositoryModel
 from conch_agent.settings import Settings
 from conch_agent.sources.base import Item, Listing
 from conch_contract import Decryption, ModelSource, Signature, Verification

@@ -19,8 +19,9 @@ from model_signing import hashing
 
 from conch_agent.expansion import list_models
 from conch_agent.layout import SERVED
-from conch_agent.prepare import Preparation, RepositoryModel
+from conch_agent.prepare import Preparation
 from conch_agent.reasons import Failure, Reason
+from conch_agent.repository_model import RepositoryModel
 from conch_agent.settings import Settings
 from conch_agent.warmup.requests import read_folder
 from conch_contract import ModelSource, Signature, Verification, Warmup

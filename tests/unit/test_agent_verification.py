@@ -12,8 +12,9 @@ import pytest
 from aiohttp import web
 
 from conch_agent.expansion import list_models
-from conch_agent.prepare import Preparation, RepositoryModel
+from conch_agent.prepare import Preparation
 from conch_agent.reasons import Failure, Reason
+from conch_agent.repository_model import RepositoryModel
 from conch_agent.settings import Settings
 from conch_agent.verification import Checks
 from conch_contract import ModelSource, Verification

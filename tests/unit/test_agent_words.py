@@ -8,8 +8,8 @@ import pytest
 
 from conch_agent.backoff import Backoff
 from conch_agent.control import ensure_key
-from conch_agent.prepare import check_name
 from conch_agent.reasons import Failure, Reason
+from conch_agent.repository_model import check_name
 from conch_agent.settings import Settings, parse_arguments
 from conch_agent.sources.answer import read_body
 from conch_agent.sources.s3_errors import classify

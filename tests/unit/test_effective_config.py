@@ -14,7 +14,7 @@ from conch_agent.model import Model
 from conch_agent.monitor import TritonMonitor
 from conch_agent.pipeline import build_ensemble
 from conch_agent.pod import Server
-from conch_agent.prepare import RepositoryModel
+from conch_agent.repository_model import RepositoryModel
 from conch_agent.settings import Settings
 from conch_agent.triton import Triton
 from conch_contract import (

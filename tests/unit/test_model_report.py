@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from conch_agent.model_report import ModelSnapshot, build_report
-from conch_agent.prepare import RepositoryModel
 from conch_agent.reasons import Failure, Reason
+from conch_agent.repository_model import RepositoryModel
 from conch_agent.triton import Version
 from conch_contract import ModelSource, ModelState
 

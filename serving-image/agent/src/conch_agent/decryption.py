@@ -1,6 +1,6 @@
 """The decryption of a model's files after all checks of what was fetched, and before any of it is laid out.
 
-Digest and signature are those of the encrypted files: whoever has no key can verify them, and nothing is decrypted that
+Digest and signature are those of the encrypted files: they are verified without a key, and nothing is decrypted that
 is not signed. What is decrypted is on the pod's own volume alone, and never in the cache, which outlives pods.
 """
 

@@ -16,8 +16,8 @@ from conch_agent.effective_config import build_config_values
 from conch_agent.exchange import find_busy
 from conch_agent.model_warnings import describe_overrides
 from conch_agent.pod import Server
-from conch_agent.prepare import RepositoryModel
 from conch_agent.reasons import Failure, Reason
+from conch_agent.repository_model import RepositoryModel
 from conch_agent.triton import (
     LONGEST_MESSAGE,
     RepositoryIndex,

@@ -19,9 +19,11 @@ from conch_agent.callees import find_awaited, find_missing
 from conch_agent.crashes import ContentLoads
 from conch_agent.loader import Loader
 from conch_agent.model_report import ModelSnapshot, build_report
+from conch_agent.pipeline_layout import find_pipeline, lay_out_pipeline
 from conch_agent.pod import Server
-from conch_agent.prepare import Preparation, RepositoryModel, find_pipeline, lay_out_pipeline
+from conch_agent.prepare import Preparation
 from conch_agent.reasons import Failure, Reason
+from conch_agent.repository_model import RepositoryModel
 from conch_agent.threads import run_in_thread
 from conch_agent.triton import TritonError, TritonUnavailableError
 from conch_agent.warmup.pod import PodWarmup

@@ -15,8 +15,8 @@ from conch_agent.model_warnings import (
     build_warnings,
     describe_unknown_trace_rates,
 )
-from conch_agent.prepare import RepositoryModel
 from conch_agent.reasons import Failure, Reason
+from conch_agent.repository_model import RepositoryModel
 from conch_agent.triton import LONGEST_MESSAGE, Version
 from conch_contract import (
     ConfigValue,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from conch_agent.prepare import RepositoryModel
 from conch_agent.reasons import WarningReason
+from conch_agent.repository_model import RepositoryModel
 from conch_agent.triton import LONGEST_MESSAGE
 from conch_contract import ModelWarning
 from conch_contract.report import SEQUENCE_STATE_MESSAGE

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
@@ -21,13 +20,13 @@ from conch_agent.decryption import Decrypter, find_home, open_decrypter
 from conch_agent.dependencies import find_callees, find_steps, makes_calls
 from conch_agent.digests import check_digest
 from conch_agent.download import Progress
-from conch_agent.effective_config import WrittenValues, find_written_values
+from conch_agent.effective_config import find_written_values
 from conch_agent.fetch import FetchResult
 from conch_agent.model_fetch import ModelFetch
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
-from conch_agent.pipeline import build_ensemble
 from conch_agent.reasons import Failure, Reason
+from conch_agent.repository_model import RepositoryModel, check_name, compute_content, read_marker
 from conch_agent.settings import Settings
 from conch_agent.sources import Source
 from conch_agent.sources.base import Listing
@@ -35,64 +34,9 @@ from conch_agent.threads import run_in_thread
 from conch_agent.verification import check_config, read_checks
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource
-from conch_contract.parsing import parse_json
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _LONGEST_CONFIG: Final = 1024 * 1024
 _PYTHON: Final = FORMATS["python"]
-
-
-@dataclass(frozen=True)
-class RepositoryModel:
-    """A model in Triton's repository, which is also the marker file of its folder.
-
-    Attributes:
-        source_hash: Hash of the model's source in the manifest.
-        identity: Hash of the source's listing.
-        digest: Digest of the files.
-        size: Size of the files in bytes.
-        versions: The versions that Triton serves.
-        seconds: Duration of the preparation.
-        boot: Id of the node's boot. After another boot the files are hashed again, since a crash may damage them.
-        overrides: The fields of config.pbtxt that have another value in Triton, as text.
-        file_name: The model's name in config.pbtxt, if it is another one; else empty.
-        callees: The models that this one calls.
-        makes_calls: True if it may call models whose names its program does not show.
-        steps: Those of them without which Triton does not load it: the steps of an ensemble.
-        sequences: True if the model has sequence_batching: all requests of a sequence need the same Triton.
-        object_versions: Versions of the files in their bucket, by path below storageUri.
-        verified: The checks of storage.verify that the files have passed.
-        signer: The signer whose signature is verified; empty: none.
-        response_cache: True if its configuration has Triton cache its answers.
-        written: The values of its configuration in the repository by field, by origin.
-        cache_problem: Why the cache does not have the files, as a sentence without a full stop; empty: it has, or there
-            is none.
-    """
-
-    source_hash: str
-    identity: str
-    digest: str
-    size: int
-    versions: tuple[int, ...]
-    seconds: float
-    boot: str
-    overrides: tuple[str, ...] = ()
-    file_name: str = ""
-    callees: tuple[str, ...] = ()
-    makes_calls: bool = False
-    steps: tuple[str, ...] = ()
-    sequences: bool = False
-    object_versions: dict[str, str] = field(default_factory=dict)
-    verified: tuple[str, ...] = ()
-    signer: str = ""
-    response_cache: bool = False
-    written: WrittenValues = field(default_factory=dict)
-    cache_problem: str = ""
-
-    @property
-    def content(self) -> str:
-        """Identifier of configuration and files. After its change Triton has to reload the model."""
-        return _compute_content(self.source_hash, self.digest)
 
 
 @dataclass(frozen=True)
@@ -168,7 +112,7 @@ class Preparation:
 
     def find_existing(self) -> RepositoryModel | None:
         """Return the model that an earlier run of the agent laid out from the same source; None where there is none."""
-        model = _read_marker(self.target)
+        model = read_marker(self.target)
         if model is None:
             return None
         is_same = model.source_hash == self._source_hash and model.boot == read_boot_id()
@@ -304,7 +248,7 @@ class Preparation:
         if not decrypter:
             check_config(uri, plan.config, text, fetched.sha256)
         self._check_digest(fetched.digest)
-        config.set_content(merged.config, _compute_content(self._source_hash, fetched.digest))
+        config.set_content(merged.config, compute_content(self._source_hash, fetched.digest))
         return _Content(
             source=unpacked,
             listing=contents,
@@ -351,71 +295,6 @@ class Preparation:
             raise Failure(Reason.INVALID_CONFIG, message) from None
 
 
-def find_pipeline(source: ModelSource, settings: Settings) -> RepositoryModel | None:
-    """Return the pipeline that is laid out, if its steps have not changed; None: there is none.
-
-    Args:
-        source: The pipeline in the manifest.
-        settings: The agent's settings.
-    """
-    model = _read_marker(settings.repository / check_name(source))
-    return model if model and model.digest == _digest_steps(source) else None
-
-
-def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], settings: Settings) -> RepositoryModel:
-    """Render the configuration of a pipeline into its model folder, unless it is there already.
-
-    Args:
-        source: The pipeline in the manifest.
-        configs: The configurations of its steps, as Triton has completed them, by name of the model.
-        settings: The agent's settings.
-
-    Raises:
-        Failure: InvalidPipeline: the tensors of the steps do not fit.
-    """
-    ensemble = build_ensemble(source, configs)
-    served = source.without_pins().model_copy(update={"warmup": None})
-    steps = find_steps(ensemble)
-    model = RepositoryModel(
-        source_hash=_hash(served.to_json(), config.to_text(ensemble)),
-        identity="",
-        digest=_digest_steps(source),
-        size=0,
-        versions=(1,),
-        seconds=0.0,
-        boot=read_boot_id(),
-        callees=steps,
-        steps=steps,
-        written=find_written_values(ensemble, {}),
-    )
-    config.set_content(ensemble, model.content)
-    target, folder = settings.repository / check_name(source), settings.downloads / source.name
-    if _read_marker(target) != model:
-        text, plan = config.to_text(ensemble), layout.Plan({}, model.versions, None)
-        trash = layout.find_trash(settings.downloads, target.name)
-        layout.build_folder(plan, folder, folder / "laid", target, trash, config=text, marker=asdict(model))
-    return model
-
-
-def _digest_steps(source: ModelSource) -> str:
-    """Return the digest of a pipeline, whose steps have digests of their own."""
-    return f"sha256:{_hash(*(step.to_json() for step in source.steps))}"
-
-
-def _hash(*texts: str) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
-
-
-def _read_marker(target: Path) -> RepositoryModel | None:
-    """Return the model that is laid out in a folder; None: there is none."""
-    try:
-        raw: dict[str, Any] = parse_json((target / layout.MARKER).read_text())
-        values: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in raw.items()}
-        return RepositoryModel(**values)
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
-
-
 def _find_programs(plan: layout.Plan, config: ModelConfig, files: Path) -> list[Path]:
     """Return the model.py of each version; none for backends other than Python."""
     name = config.default_model_filename or _PYTHON.model_files[0]
@@ -431,26 +310,3 @@ def _find_python_files(plan: layout.Plan, config: ModelConfig, files: Path) -> l
 def _list_python_files(plan: layout.Plan, config: ModelConfig, files: Path) -> Iterator[tuple[PurePosixPath, Path]]:
     if config.backend in {_PYTHON.backend, ""}:
         yield from ((target, files / path) for target, path in plan.files.items() if target.suffix == ".py")
-
-
-def _compute_content(source_hash: str, digest: str) -> str:
-    return hashlib.sha256(f"{source_hash} {digest}".encode()).hexdigest()
-
-
-def check_name(source: ModelSource) -> str:
-    """Return the model's name, if it can be the name of a folder.
-
-    Args:
-        source: The model in the manifest.
-
-    Raises:
-        Failure: UnsafePath.
-    """
-    if not _NAME.fullmatch(source.name):
-        message = (
-            f"The model name {source.name[:200]!r} cannot be a folder: use letters, digits, '.', '_' and '-', a letter"
-            " or a digit first. A folder of a repository that is no model to serve is left out if its name begins with"
-            " a dot."
-        )
-        raise Failure(Reason.UNSAFE_PATH, message)
-    return source.name

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from conch.cli.model.environment import read_environment
 from conch.cli.model.manifest import MANIFEST_FILE, build_value, hash_folder, parse_manifest, read_manifest
 from conch.cli.model.packing import is_archive, read_archive
 from conch_agent.digests import read_chunks
@@ -15,9 +16,6 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.sources import open_source
 from conch_agent.sources.base import Listing
-from conch_contract.schemes import find_scheme
-
-_LOGINS: Final = ".dockerconfigjson"
 
 
 def inspect_path(path: Path) -> dict[str, Any]:
@@ -47,7 +45,7 @@ async def inspect_uri(uri: str) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as root:
         settings = Settings(root=Path(root))
-        _write_secret(settings.storage, uri)
+        _write_secret(settings.storage, read_environment(uri))
         listing = await open_source(uri, settings).list_files()
         files = [{"path": str(item.path), "size": item.size, "digest": item.digest or None} for item in listing.stored]
         found = await _read_remote_manifest(uri, settings)
@@ -69,14 +67,8 @@ async def _read_remote_manifest(uri: str, settings: Settings) -> Any:
     return parse_manifest(b"".join(read_chunks(fetched.files / listing.items[0].path)), place)
 
 
-def _write_secret(folder: Path, uri: str) -> None:
-    """Write the credentials of the environment as the kubelet mounts a Secret."""
-    scheme = find_scheme(uri)
-    names = [key.name for key in scheme.secret_keys] if scheme else []
-    values = {name: value for name in names if (value := os.environ.get(name))}
-    logins = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
-    if _LOGINS in names and logins.is_file():
-        values[_LOGINS] = logins.read_text()
+def _write_secret(folder: Path, values: Mapping[str, str]) -> None:
+    """Write credentials as the kubelet mounts a Secret; none: there is no Secret."""
     if values:
         folder.mkdir(parents=True)
     for name, value in values.items():

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 from yarl import URL
 
+from conch.cli.model.environment import read_environment
 from conch.cli.model.manifest import ContentManifest, File
 from conch.cli.model.push.plan import Advance, Outcome, Upload, read_chunks
 from conch.cli.options import CommandError
@@ -35,7 +34,6 @@ _FILE: Final = "application/octet-stream"
 _EMPTY: Final = b"{}"
 _TITLE: Final = "org.opencontainers.image.title"
 _FILES: Final = 4  # at a time
-_LOGINS: Final = ".dockerconfigjson"
 Body = Callable[[], Any]
 
 
@@ -124,7 +122,7 @@ class Registry:
     """The writing side of a registry, for one artifact."""
 
     def __init__(self, uri: str, artifact: Artifact) -> None:
-        settings = parse_settings(_read_environment())
+        settings = parse_settings(read_environment(uri))
         self._uri = uri
         self._artifact = artifact
         self._url = f"{'http' if settings.plain_http else 'https'}://{artifact.api_host}"
@@ -210,12 +208,3 @@ class Registry:
 
     def _is_own(self, url: URL) -> bool:
         return url.origin() == URL(self._url).origin()
-
-
-def _read_environment() -> dict[str, str]:
-    """Return the settings as a storage Secret has them: the logins of `docker login`, and two variables."""
-    folder = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
-    found = {name: value for name in ("OCI_PLAIN_HTTP",) if (value := os.environ.get(name))}
-    if (logins := folder / "config.json").is_file():
-        found[_LOGINS] = logins.read_text()
-    return found
