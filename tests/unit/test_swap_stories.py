@@ -244,6 +244,7 @@ PODS: list[dict[str, Any]] = [
     {"model": {**MODEL, "name": "another"}},
     {"model": {**MODEL, "storage": {"secretRef": {"name": "other"}}}},
     {"model": {**MODEL, "storage": {**MODEL["storage"], "verify": {"signature": {"configMapRef": {"name": "team"}}}}}},
+    {"model": {**MODEL, "storage": {**MODEL["storage"], "decrypt": {"secretRef": {"name": "identity"}}}}},
     {"triton": {"args": ["--log-verbose=1"]}},
     {"triton": {"image": "mine:1"}},
     {"triton": {"shmSize": "1Gi"}},

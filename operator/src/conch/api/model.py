@@ -120,6 +120,13 @@ class SecretRef(Part):
     """Name of the Secret."""
 
 
+class Decryption(Part):
+    """Keys of files that are encrypted with age."""
+
+    secret_ref: SecretRef
+    """Secret with age identities, as age-keygen writes them."""
+
+
 class Storage(Part):
     """Access to the storage, and checks of its files."""
 
@@ -129,6 +136,8 @@ class Storage(Part):
     ] = None
     verify: Verification | None = None
     """Checks of the files before Triton reads them."""
+    decrypt: Decryption | None = None
+    """Keys of encrypted files. Absent: they are not encrypted."""
 
 
 class Model(Part):

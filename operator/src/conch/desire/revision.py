@@ -20,7 +20,7 @@ from conch.api.names import (
 from conch.api.text import clean
 from conch.desire.defaults import PodDefaults
 from conch.desire.pod import build_pod_template
-from conch.desire.verification import build_verification
+from conch.desire.verification import build_decryption, build_verification
 from conch.observe import Revision, Track
 from conch.observe.contents import Content, Contents, encode_contents, limit_contents
 from conch.triton import build_model_config, build_warmup, has_response_cache
@@ -114,6 +114,7 @@ def build_model_manifest(service: InferenceService) -> ModelManifest:
             storage_uri=model.storage_uri,
             secret="" if is_one else model.secret or "",
             verify=build_verification(model),
+            decrypt=build_decryption(model),
             config=build_model_config(model),
             has_response_cache=has_response_cache(service.spec.predictor.triton),
             warmup=warmup if model.name == service.model_name else build_warmup(model.warmup),
