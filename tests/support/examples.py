@@ -84,6 +84,7 @@ def all_examples() -> list[Example]:
         "swap-one-pod": magika,
         "tracing": magika,
         "variants": magika,
+        "watch": magika,
         "digest": magika,
         "signature": magika,
         "encrypted": magika,

@@ -153,7 +153,7 @@ async def test_a_defect_of_a_program_is_reported(row: RevisionJob[JobReport], tm
     settings.find_manifest().write_text('{"models": []}')
     report = await Defect(settings=settings, scratch=tmp_path, message=tmp_path / "message").run()
     assert (report.reason, report.exit_status) == ("InternalError", 2)
-    assert report.message == "ZeroDivisionError: of models=() entry='' revision='' in_place=False"
+    assert report.message == "ZeroDivisionError: of models=() entry='' revision='' in_place=False watched=()"
 
 
 @EACH_JOB

@@ -70,28 +70,43 @@ def is_duration(text: str) -> bool:
 
 DURATION_PATTERN: Final = r"^([0-9]{1,6}([.][0-9]{1,3})?(h|ms|m|us|s)){1,4}$"
 
-# CEL's duration() counts nanoseconds in 64 bits and fails beyond: four parts of 99999 hours fit. A rule on a duration
-# ignores a text that duration() cannot parse; the rules of the type refuse that text.
+# CEL's duration() counts nanoseconds in 64 bits and fails beyond: four parts of 99999 hours fit.
 _TOO_LONG: Final = "self.matches('[0-9]{6}[.0-9]*h')"
-UNREADABLE: Final = f"(!self.matches('{DURATION_PATTERN}') || {_TOO_LONG})"
-# Durations become fields of 32 bits of seconds (progressDeadlineSeconds, activeDeadlineSeconds), which hold 68 years.
-LONGEST: Final = "8760h"
 
 
-NOT_LONGER: Final = Rule(
-    f"!self.matches('{DURATION_PATTERN}') || (!{_TOO_LONG} && duration(self) <= duration('{LONGEST}'))",
-    message=f"a duration is at most {LONGEST}, a year; write a shorter one, such as 15m",
-)
+def cel_is_duration(low: str = "0s", high: str = "8760h") -> str:
+    """Return CEL that is true for the text of a duration within bounds.
 
-Duration = Annotated[
-    str,
-    Field(max_length=32),
-    Rule(
-        f"self.matches('{DURATION_PATTERN}')",
-        message="not a duration; write a number and a unit (us, ms, s, m, h), such as 500us, 2ms, 30s or 15m",
-    ),
-    NOT_LONGER,
-]
+    Args:
+        low: The least duration.
+        high: The longest duration. Durations become fields of 32 bits of seconds (progressDeadlineSeconds,
+            activeDeadlineSeconds), which hold 68 years.
+    """
+    above = "" if low == "0s" else f" && duration(self) >= duration('{low}')"
+    return f"self.matches('{DURATION_PATTERN}') && !{_TOO_LONG}{above} && duration(self) <= duration('{high}')"
+
+
+def duration_rule(low: str = "0s", high: str = "8760h", example: str = "500us, 2ms, 30s or 15m") -> Rule:
+    """Return the rule of a text that is a duration within bounds.
+
+    It is one rule, not one of the form and one of the bounds, because the CRD has more than twenty durations.
+
+    Args:
+        low: The least duration.
+        high: The longest duration.
+        example: Durations that the message suggests.
+    """
+    return Rule(
+        cel_is_duration(low, high),
+        message=f"must be a duration from {low} to {high}; write a number and a unit (us, ms, s, m, h), such as"
+        f" {example}",
+    )
+
+
+DurationText = Annotated[str, Field(max_length=32)]
+"""The text of a duration, for fields with bounds of their own: `duration_rule` is their rule."""
+
+Duration = Annotated[DurationText, duration_rule()]
 """A duration as text, such as 30s. The API server validates it; `duration_seconds` parses it."""
 
 

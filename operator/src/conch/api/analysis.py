@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from conch.api._base import UNREADABLE, Duration, Part, duration_seconds
+from conch.api._base import DurationText, Part, duration_rule, duration_seconds
 from conch.api.cel import Rule, rules
 from conch.api.gate_metric import GateMetric, JobGateMetric, RequestMetric, ResultMetric, UnknownMetric
 from conch.api.numbers import NUMBER_PATTERN, Number, Percent
@@ -23,16 +23,6 @@ DEFAULT_SAMPLES: Final = 20
 DEFAULT_SAMPLES_P99: Final = 100
 
 _URL: Final = "^https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?$"
-
-
-def _duration_bounds(field: str, low: str, high: str) -> Rule:
-    """Return the rule that a duration is within bounds. Another rule refuses a text that is not a duration."""
-    return Rule(
-        f"{UNREADABLE} || (duration(self) >= duration('{low}') && duration(self) <= duration('{high}'))",
-        message=f"{field} must be between {low} and {high}; write one such as {'30s' if field == 'interval' else '5s'}",
-        expression=f"'{field} ' + self + ' must be between {low} and {high}; write one such as"
-        f" {'30s' if field == 'interval' else '5s'}'",
-    )
 
 
 class SuccessRate(RequestMetric):
@@ -58,13 +48,7 @@ class Latency(RequestMetric):
     percentile: Literal[50, 90, 95, 99] | None = None
     """Percentile of the latency: 50, 90, 95 or 99, as Triton computes it over the last minute, of the slowest pod.
     Absent: the mean latency."""
-    max: Annotated[
-        Duration,
-        Rule(
-            f"{UNREADABLE} || duration(self) > duration('0s')",
-            message="max must be above 0s; write a longer time, such as 50ms",
-        ),
-    ]
+    max: Annotated[DurationText, duration_rule(low="1us", example="50ms")]
     """Maximum latency, a duration such as 50ms."""
 
     @property
@@ -120,7 +104,7 @@ class Prometheus(ResultMetric):
     """Minimum value that passes. Absent: no minimum."""
     max: Number | None = None
     """Maximum value that passes. Absent: no maximum."""
-    timeout: Annotated[Duration, _duration_bounds("timeout", "1s", "1m")] = "5s"
+    timeout: Annotated[DurationText, duration_rule("1s", "1m", example="5s")] = "5s"
     """Timeout of the query, between 1s and 1m."""
 
     @property
@@ -180,7 +164,7 @@ class Gate(Part):
     parity: Parity | None = None
     """Minimum share of replayed requests to which candidate and stable revision answer alike. It is evaluated once,
     before the candidate gets requests of clients."""
-    interval: Annotated[Duration, _duration_bounds("interval", "1s", "10m")] = "10s"
+    interval: Annotated[DurationText, duration_rule("1s", "10m", example="30s")] = "10s"
     """Minimum time between two evaluations, between 1s and 10m."""
     min_samples: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
     """Minimum number of requests of an evaluation. The window grows until it has them. Absent: 20, and 100 for

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import UNREADABLE, Duration, ObjectName, Part
+from conch.api._base import DurationText, ObjectName, Part, duration_rule
 from conch.api.cel import Rule, rules
 from conch.api.kubernetes import (
     ContainerResourceMetricSource,
@@ -116,13 +116,7 @@ class Autoscaling(Part):
     """Target of the number of requests in Triton's queues, for each pod."""
     requests_per_second: Annotated[Quantity | None, _above_zero("requestsPerSecond", "100")] = None
     """Target of the number of requests per second, failed ones included, for each pod."""
-    inference_latency: Annotated[
-        Duration | None,
-        Rule(
-            f"{UNREADABLE} || duration(self) > duration('0s')",
-            message="inferenceLatency must be above 0; write a longer time, such as 50ms",
-        ),
-    ] = None
+    inference_latency: Annotated[DurationText | None, duration_rule(low="1us", example="50ms")] = None
     """Target of the mean latency of requests in Triton, queue time included, such as 50ms."""
     gpu_utilization: Annotated[
         Percent | None,

@@ -79,10 +79,12 @@ def _resolve(node: Mapping[str, Any]) -> Node:
         return _resolve(load_types()[name])
     if node.get("format") == "int-or-string":
         return dict(_INT_OR_STRING)
-    found: Node = dict(_INT32) if node.get("format") == "int32" else {}
+    is_int32 = node.get("format") == "int32"
+    found: Node = dict(_INT32) if is_int32 else {}
     for part in node.get("allOf", ()):
         found |= _resolve(part)
-    kept = {key: value for key, value in node.items() if key not in ("allOf", "default", "properties")}
+    dropped = {"allOf", "default", "properties", *(("format",) if is_int32 else ())}  # its bounds are exact
+    kept = {key: value for key, value in node.items() if key not in dropped}
     found |= dict(item for item in kept.items() if item != _ATOMIC_LIST)
     if "properties" in node:
         found["properties"] = {name: _resolve(child) for name, child in node["properties"].items()}

@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import ObjectName, Part
+from conch.api._base import DurationText, ObjectName, Part, duration_rule, duration_seconds
 from conch.api.cel import Choice, Rule, rules
 from conch.api.verification import Verification
 from conch_contract.formats import FORMATS, OTHER_FORMATS, FormatName
 from conch_contract.schemes import REMEDIES, SCHEMES, Scheme, list_names
 from conch_contract.sentences import join_words
 
+DEFAULT_REFRESH_SECONDS: Final = 60.0
 _EXAMPLES: Final = join_words((scheme.example for scheme in SCHEMES.values()), "or")
 _UNKNOWN_SCHEME: Final = f"storageUri needs another scheme; write it as {_EXAMPLES}"
 _SECRET_SCHEMES: Final = tuple(scheme for scheme in SCHEMES.values() if scheme.secret_keys)
@@ -33,6 +34,20 @@ def secret_rule(uri_present: str = "") -> Rule:
     )
 
 
+def watch_rule(uri_present: str = "") -> Rule:
+    """Return the rule of a model whose files may differ from node to node, so that no pod's listing is that of all.
+
+    Args:
+        uri_present: As in `secret_rule`.
+    """
+    absent = ["!has(self.storage)", "!has(self.storage.watch)", *([f"!{uri_present}"] if uri_present else [])]
+    return Rule(
+        " || ".join((*absent, "self.storage.watch == 'Off'", "!self.storageUri.matches('^file://')")),
+        message="storage.watch needs a store that all pods read, not file; remove it, or use a scheme such as pvc",
+        path=".storage.watch",
+    )
+
+
 def _scheme_rule() -> Rule:
     """Return the rule of URIs with another scheme; its message names a remedy for the schemes of other tools.
 
@@ -46,18 +61,36 @@ def _scheme_rule() -> Rule:
     )
 
 
-def _form_rules(scheme: Scheme) -> Iterator[Rule]:
-    """Yield the rules of one scheme: what follows its names, and the URIs that it refuses."""
-    yield Rule(
-        f"!self.matches('^{scheme.prefix}') || self.matches('^{scheme.prefix}{scheme.pattern}$')",
-        message=f"an incomplete {join_words(scheme.names, 'or')} URI; write {scheme.form}",
-    )
+def _form_rules() -> Iterator[Rule]:
+    """Yield the rules of what follows the scheme.
+
+    One rule has several schemes, because the CRD has several URIs; and not all, because the API server limits the cost
+    of a rule.
+    """
+    schemes = tuple(SCHEMES.values())
+    for group in (schemes[: len(schemes) // 2], schemes[len(schemes) // 2 :]):
+        forms = "|".join(f"{scheme.prefix}{scheme.pattern}" for scheme in group)
+        *others, (_, last) = (
+            (scheme.prefix, f"an incomplete {join_words(scheme.names, 'or')} URI; write {scheme.form}")
+            for scheme in group
+        )
+        chain = (f"self.matches('^{prefix}') ? {json.dumps(message)} : " for prefix, message in others)
+        yield Rule(
+            f"!self.matches('^({'|'.join(list_names(group))})://') || self.matches('^({forms})$')",
+            message=last,
+            expression="".join(chain) + "''",
+        )
+
+
+def _refusal_rules(scheme: Scheme) -> Iterator[Rule]:
+    """Yield the rules of the URIs that have the form of a scheme and that it refuses."""
     for refusal in scheme.refusals:
         yield Rule(" && ".join(f"!self.matches('^{pattern}')" for pattern in refusal.patterns), message=refusal.message)
 
 
 _URI_RULES: Final = (
     _scheme_rule(),
+    *_form_rules(),
     Rule(
         r"!self.matches('^\\s|\\s$|[\\x00-\\x1f\\x7f]')",
         message="storageUri begins or ends with a blank or has a control character; remove it",
@@ -66,7 +99,7 @@ _URI_RULES: Final = (
         r"!self.matches('/[.][.]?(/|$)')",
         message="storageUri must not have the folders '.' and '..'; write the path without them",
     ),
-    *(rule for scheme in SCHEMES.values() for rule in _form_rules(scheme)),
+    *(rule for scheme in SCHEMES.values() for rule in _refusal_rules(scheme)),
 )
 
 StorageUri = Annotated[str, Field(max_length=2048, json_schema_extra=rules(*_URI_RULES))]
@@ -120,6 +153,9 @@ class SecretRef(Part):
     """Name of the Secret."""
 
 
+WatchMode = Literal["Off", "Report", "Rollout"]
+
+
 class Decryption(Part):
     """Keys of files that are encrypted with age."""
 
@@ -128,7 +164,23 @@ class Decryption(Part):
 
 
 class Storage(Part):
-    """Access to the storage, and checks of its files."""
+    """Access to the storage, checks of its files, and the watch for new content."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "!has(self.refresh) || (has(self.watch) && self.watch != 'Off')",
+                message="refresh is the interval of watch; set watch to Report or Rollout, or remove refresh",
+                path=".refresh",
+            ),
+            Rule(
+                "!has(self.watch) || self.watch == 'Off' || !has(self.verify) || !has(self.verify.digest)"
+                " || self.verify.digest == ''",
+                message="with verify.digest the content is fixed; remove watch or verify.digest",
+                path=".watch",
+            ),
+        )
+    )
 
     secret_ref: Annotated[
         SecretRef | None,
@@ -138,12 +190,17 @@ class Storage(Part):
     """Checks of the files before Triton reads them."""
     decrypt: Decryption | None = None
     """Keys of encrypted files. Absent: they are not encrypted."""
+    watch: WatchMode | None = None
+    """Reaction to new content at storageUri. Rollout: it becomes a new revision, with the steps and gates of a rollout.
+    Report: the condition SourceUpToDate is False. Off: none. Absent: Off."""
+    refresh: Annotated[DurationText | None, duration_rule("10s", "24h", example="1m")] = None
+    """Interval at which pods list storageUri for watch, such as 5m. Absent: 1m."""
 
 
 class Model(Part):
     """The model, its format and its storage."""
 
-    model_config = ConfigDict(json_schema_extra=rules(secret_rule()))
+    model_config = ConfigDict(json_schema_extra=rules(secret_rule(), watch_rule()))
 
     name: TritonName | None = None
     """Name of the model in Triton. Absent: the name of the InferenceService."""
@@ -152,6 +209,18 @@ class Model(Part):
     storage_uri: Annotated[StorageUri, Field(description=f"URI of the model's files: {_EXAMPLES}.")]
     storage: Storage | None = None
     """Access to the storage, and checks of its files. Absent: without credentials and checks."""
+
+    @property
+    def watch(self) -> WatchMode:
+        """Reaction to new content of the source."""
+        return (self.storage and self.storage.watch) or "Off"
+
+    @property
+    def refresh_seconds(self) -> float:
+        """Seconds between two reads of the source's listing; 0: it is not watched."""
+        if self.storage is None or self.watch == "Off":
+            return 0.0
+        return duration_seconds(self.storage.refresh) if self.storage.refresh else DEFAULT_REFRESH_SECONDS
 
     @property
     def secret(self) -> str | None:

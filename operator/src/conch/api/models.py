@@ -6,7 +6,16 @@ from pydantic import ConfigDict, Field
 
 from conch.api._base import Part
 from conch.api.cel import Rule, rules
-from conch.api.model import Model, ModelFormat, Storage, StorageUri, TritonName, cel_may_be_folder, secret_rule
+from conch.api.model import (
+    Model,
+    ModelFormat,
+    Storage,
+    StorageUri,
+    TritonName,
+    cel_may_be_folder,
+    secret_rule,
+    watch_rule,
+)
 from conch.api.triton import ModelConfig
 from conch.api.warmup import ModelWarmup
 from conch_contract.formats import FORMATS, PROGRAM_PARAMETERS
@@ -40,6 +49,7 @@ class NamedModel(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             secret_rule(),
+            watch_rule(),
             program_rule("self"),
             Rule(
                 f"self.modelFormat.name != '{REPOSITORY}'",
@@ -85,7 +95,9 @@ class PipelineStep(Part):
 class VariantNamedModel(Part):
     """Differences of a variant from a model of several. triton replaces that of the model; it takes the others."""
 
-    model_config = ConfigDict(json_schema_extra=rules(secret_rule(uri_present="has(self.storageUri)")))
+    model_config = ConfigDict(
+        json_schema_extra=rules(secret_rule("has(self.storageUri)"), watch_rule("has(self.storageUri)"))
+    )
 
     name: TritonName
     """Name of the model of the predictor."""

@@ -78,6 +78,7 @@ class ConditionType(StrEnum):
     ROLLOUT_COMPLETE = "RolloutComplete"
     AUTOSCALING = "Autoscaling"
     TRAFFIC_PROGRAMMED = "TrafficProgrammed"
+    SOURCE_UP_TO_DATE = "SourceUpToDate"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
 

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import UNREADABLE, Duration, ObjectName, Part, list_map_key
+from conch.api._base import DurationText, ObjectName, Part, duration_rule, list_map_key
 from conch.api.cel import Rule, rules
 from conch.api.kubernetes import Affinity, Toleration, TopologySpreadConstraint, with_fields_of
 from conch.api.quantity import Quantity, cel_is_quantity
@@ -38,13 +38,7 @@ Amounts = Annotated[dict[str, Quantity], Field(max_length=32)]
 # Seconds that a terminating pod needs besides its requests (conch.triton: DRAIN_SECONDS and END_SECONDS).
 END_SECONDS: Final = 15
 
-LongestRequest = Annotated[
-    Duration,
-    Rule(
-        f"{UNREADABLE} || (duration(self) >= duration('1s') && duration(self) <= duration('12h'))",
-        message="longestRequest must be between 1s and 12h, such as 2m",
-    ),
-]
+LongestRequest = Annotated[DurationText, duration_rule("1s", "12h", example="2m")]
 
 Grace = Annotated[
     int,

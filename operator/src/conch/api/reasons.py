@@ -66,6 +66,9 @@ class Reason(StrEnum):
         "A model cannot be fetched or loaded; mostly an agent's own reason is shown.",
     )
     CONTENT_CHANGED = "ContentChanged", REVISION, "The files in the store differ from those of the revision."
+    UP_TO_DATE = "UpToDate", REVISION, "The revision that serves has the content of the watched sources."
+    NEW_CONTENT = "NewContent", REVISION, "A watched source has other content than the revision that serves."
+    SOURCE_UNREADABLE = "SourceUnreadable", REVISION, "Pods cannot list a watched source."
     NOT_ANSWERING = "NotAnswering", REVISION, "No pod of the revision is ready."
     ENDPOINTS_MISSING = "EndpointsMissing", REVISION, "A ready pod is in no EndpointSlice of its revision's Service."
     POD_TEMPLATE_MISSING = (

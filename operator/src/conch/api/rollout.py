@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import DURATION_PATTERN, NOT_LONGER, UNREADABLE, Duration, Part, duration_seconds
+from conch.api._base import DurationText, Part, cel_is_duration, duration_rule, duration_seconds
 from conch.api.analysis import JOB_METRICS, Gates
 from conch.api.cel import Rule, rules
 
@@ -52,20 +52,13 @@ class Step(Part):
         str | None,
         Field(max_length=32),
         Rule(
-            f"self == '{MANUAL}' || self.matches('{DURATION_PATTERN}')",
-            message=f"a pause must be a duration, such as 30s or 10m, or {MANUAL}; write one of them",
+            f"self == '{MANUAL}' || ({cel_is_duration()})",
+            message=f"a pause must be {MANUAL} or a duration up to 8760h, such as 30s or 10m; write one of them",
         ),
-        NOT_LONGER,
     ] = None
     """Pause at the current weight: a duration, such as 10m, or Manual. A manual pause ends when a user promotes the
     candidate."""
-    analysis: Annotated[
-        Duration | None,
-        Rule(
-            f"{UNREADABLE} || duration(self) >= duration('1s')",
-            message="an analysis must be at least 1s; write a longer duration, such as 5m",
-        ),
-    ] = None
+    analysis: Annotated[DurationText | None, duration_rule(low="1s", example="5m")] = None
     """Minimum duration for which the gates of rollout.analysis evaluate the candidate at the current weight. The step
     ends when all gates have passed, and waits while one is inconclusive."""
 
@@ -149,13 +142,7 @@ class Rollout(Part):
     """Reaction to a candidate that fails. Rollback: the stable revision gets all requests, and the candidate ends.
     Pause: the weights stay until a user promotes or aborts; while no pod of the candidate is ready, the stable revision
     gets its requests."""
-    progress_deadline: Annotated[
-        Duration,
-        Rule(
-            f"{UNREADABLE} || duration(self) >= duration('1s')",
-            message="progressDeadline must be at least 1s, such as 15m",
-        ),
-    ] = "15m"
+    progress_deadline: Annotated[DurationText, duration_rule(low="1s", example="15m")] = "15m"
     """Maximum time without progress, such as 15m, after which the candidate fails. Pauses do not count."""
     history_limit: Annotated[int, Field(ge=0, le=100)] = 10
     """Number of retired revisions that are kept for a rollback."""

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import UNREADABLE, Duration, ObjectName, Part
+from conch.api._base import DurationText, ObjectName, Part, duration_rule
 from conch.api.cel import Rule, rules
 
 Hostname = Annotated[
@@ -83,13 +83,7 @@ class Traffic(Part):
     """Gateways (Gateway API) to which the HTTPRoute for HTTP and gRPC is attached."""
     hostnames: Annotated[tuple[Hostname, ...], Field(min_length=1, max_length=16)] = ()
     """Hostnames of the service at the Gateways, such as magika.example.com."""
-    timeout: Annotated[
-        Duration | None,
-        Rule(
-            f"{UNREADABLE} || duration(self) >= duration('1ms')",
-            message="timeout must be at least 1ms, such as 30s",
-        ),
-    ] = None
+    timeout: Annotated[DurationText | None, duration_rule(low="1ms", example="30s")] = None
     """Timeout of HTTP requests at the gateway, such as 30s. Absent: the default of the gateway."""
     consistent_hash: ConsistentHash | None = None
     """Session affinity: requests with the same value of a header go to the same pod of a revision, while its pods do

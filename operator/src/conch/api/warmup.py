@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import UNREADABLE, ConfigMapRef, Duration, Part, Scalars, duration_seconds, list_schema
+from conch.api._base import ConfigMapRef, DurationText, Part, Scalars, duration_rule, duration_seconds, list_schema
 from conch.api.cel import Rule, rules
 from conch.api.numbers import Percent
 from conch.api.text import Text
@@ -110,13 +110,7 @@ class ModelWarmup(Part):
     """Tolerance of floating-point outputs, in percent of the larger of 1 and the expected absolute value."""
     stable: Stable = Stable()
     """Criterion of a stable latency, at which the warm-up ends."""
-    timeout: Annotated[
-        Duration,
-        Rule(
-            f"{UNREADABLE} || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",
-            message="timeout must be from 1s to 1h, such as 5m",
-        ),
-    ] = "5m"
+    timeout: Annotated[DurationText, duration_rule("1s", "1h", example="5m")] = "5m"
     """Maximum duration, between 1s and 1h. A model whose latency is not stable by then is ready, with the reason
     WarmupNotStable."""
 

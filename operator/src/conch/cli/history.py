@@ -100,6 +100,22 @@ def build_history_text(service: InferenceService, found: Sequence[Entry]) -> Tex
     return [Table(("NUMBER", "REVISION", "CREATED", "AUTHOR", "DIGEST", "ROLE", "NOTE"), rows)]
 
 
+def _refuse_other_content(service: InferenceService, entry: Entry, found: Sequence[Entry]) -> None:
+    """Refuse the rollback to an earlier content of the spec's predictor, which is not in the spec.
+
+    Raises:
+        CommandError: the revision is of an earlier content.
+    """
+    predictor = service.spec.predictor
+    same = [e for e in found if e.revision.name == revision_name(service.track, predictor, e.revision.sources)]
+    if any(other.revision.number > entry.revision.number for other in same):
+        raise CommandError(
+            f"revision {entry.revision.number} of {describe_subject(service)} has the spec's predictor with earlier"
+            " content of a source that storage.watch follows; restore that content in the store, or set storage.watch"
+            " to Report and storageUri to a path that has it"
+        )
+
+
 def _describe_contents(revision: Revision) -> str:
     """Return the digest of a revision's model, or how many models it has."""
     digests = [content.digest for content in revision.contents.values()]
@@ -120,7 +136,8 @@ def find_revision(service: InferenceService, found: Sequence[Entry], number: int
             f"{name} has no revision {number} (there are: {there}); see: kubectl conch"
             f" history{format_arguments(service)}"
         )
-    if entry.revision.name == revision_name(service.track, service.spec.predictor):
+    if entry.revision.name == revision_name(service.track, service.spec.predictor, entry.revision.sources):
+        _refuse_other_content(service, entry, found)
         raise CommandError(
             f"the spec of {name} has revision {number} already; if it does not serve, {format_status_hint(service)}"
         )

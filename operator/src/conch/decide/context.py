@@ -1,6 +1,7 @@
 """The context of a rollout: the two revisions of a track, and what is known of them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from conch.api import InferenceService
 from conch.observe import Track
@@ -18,6 +19,7 @@ class RolloutContext:
     stable: str
     swap_obstacle: str = ""  # why the stable revision's pods cannot serve the wanted one; empty: they can, or are its
     swaps_in_place: bool = False  # whether they serve while they change to it
+    sources: Mapping[str, str] = field(default_factory=dict)  # as in Decision
 
     @property
     def gave_its_name(self) -> bool:

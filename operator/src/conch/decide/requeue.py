@@ -14,6 +14,7 @@ from conch.decide.gates import build_queries
 from conch.decide.mirror import ARRIVING, shadows
 from conch.decide.rollout.waits import seconds_to_wait
 from conch.decide.scale_to_zero import is_scaled_to_zero
+from conch.decide.source import find_watching_pod, seconds_to_refresh
 from conch.decide.state import RolloutState
 from conch.decide.strategies import strategy_of
 from conch.decide.warmup import warmed
@@ -37,14 +38,18 @@ REPORT_PATIENCE: Final = 60.0
 
 
 def find_unreported_pods(snapshot: Snapshot) -> tuple[Pod, ...]:
-    """Return the pods whose reports the status does not have yet; none of a settled fleet."""
+    """Return the pods whose reports the status does not have yet, and one of each track with watched sources.
+
+    Of a settled fleet without watched sources there are none.
+    """
     reported = {revision.name: _is_reported(snapshot.now, revision) for revision in snapshot.service.status.revisions}
+    watching = {pod.uid for pod in map(find_watching_pod, snapshot.tracks) if pod is not None}
     return tuple(
         pod
         for pod in snapshot.pods
         if pod.ip
         and not pod.leaving
-        and (not pod.ready or pod.label != pod.revision or not reported.get(pod.revision, False))
+        and (pod.uid in watching or not pod.ready or pod.label != pod.revision or not reported.get(pod.revision, False))
     )
 
 
@@ -114,6 +119,8 @@ def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[fl
     # A pod that changes in place is ready all the time, so no event shows when it serves the other revision.
     in_place = (track.now - pod.assigned_at for pod in track.pods if pod.is_in_place and not pod.leaving)
     yield from (_limit_report_wait(seconds) for seconds in in_place)
+    if (refresh := seconds_to_refresh(track.service)) is not None:
+        yield refresh
     if state is not None and state.awaits_admission:
         yield ADMISSION_SECONDS
         return

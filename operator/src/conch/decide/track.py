@@ -1,7 +1,7 @@
 """The decision for one track, which is the predictor or a variant: its revisions, their pods and their weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from conch.api import ConditionType
 from conch.api.names import StrategyName
@@ -16,10 +16,18 @@ from conch.decide.diagnosis import (
     not_answering,
 )
 from conch.decide.history import forgotten, number_of
-from conch.decide.naming import revision_name
 from conch.decide.requeue import age, seconds_to_requeue
-from conch.decide.rollout import Observation, Request, advance, evaluate_gates, find_due_job, restart_failed
+from conch.decide.rollout import (
+    Observation,
+    Request,
+    advance,
+    evaluate_gates,
+    find_done,
+    find_due_job,
+    restart_failed,
+)
 from conch.decide.scale_to_zero import has_answered, may_scale_to_zero
+from conch.decide.source import Sources, name_wanted
 from conch.decide.state import RolloutState
 from conch.decide.strategies import LAST, STRATEGIES, choose_strategy, strategy_of
 from conch.decide.swap import find_swap_obstacle, swaps_in_place
@@ -51,6 +59,7 @@ class Decision:
     overdue: bool  # the first revision of all has not come up within the progress deadline
     admitted: bool  # whether requests may reach the track at all: a new variant's wait until it can answer them
     wait: float | None  # seconds until the next reconcile without an event; None: an event is awaited
+    sources: Sources = field(default_factory=dict)  # listings that `wanted` is created for; empty: it is for a spec
 
     @property
     def candidate(self) -> str | None:
@@ -98,6 +107,7 @@ def decide_track(track: Track) -> Decision:
         overdue=state is None and _is_overdue(track, wanted),
         admitted=_has_served(track) or (track.ready(wanted) >= needed and warmup_waits(track, wanted) is None),
         wait=seconds_to_requeue(track, state, wanted),
+        sources=context.sources,
     )
 
 
@@ -109,13 +119,15 @@ def needs_capacity(snapshot: Snapshot) -> bool:
 
 def _context(track: Track) -> RolloutContext:
     service = track.service
-    wanted = revision_name(service.track, service.spec.predictor)
+    wanted, sources = name_wanted(track)
     router = router_of(service)
     stable = _find_stable(track, wanted)
     obstacle, in_place = "", stable != wanted and swaps_in_place(track, stable)
     if stable != wanted and service.spec.rollout.may_swap:
         obstacle = find_swap_obstacle(track, stable)
-    return RolloutContext(track, router, router.observe(track), wanted, stable, obstacle, swaps_in_place=in_place)
+    return RolloutContext(
+        track, router, router.observe(track), wanted, stable, obstacle, swaps_in_place=in_place, sources=sources
+    )
 
 
 def _find_stable(track: Track, wanted: str) -> str:
@@ -144,7 +156,7 @@ def _begin(context: RolloutContext) -> RolloutState | None:
         return None
     status, carried = service.status.rollout, _count_carrying(track, context.stable)
     if status is None or status.revision != wanted:
-        state = RolloutState.begin(wanted, carried, track.now)
+        state = replace(RolloutState.begin(wanted, carried, track.now), request=find_done(service))
     else:
         state = RolloutState.parse(status)
     state = _with_strategy(context, restart_failed(state, Request.of(service), track.now))

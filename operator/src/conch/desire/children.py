@@ -67,7 +67,7 @@ def _render(decision: Decision, workload: Workload, name: str, defaults: PodDefa
     revision = track.revisions.get(name)
     if name == decision.wanted:
         if revision is None:
-            revision = build_revision(track.service, name, 0, defaults)
+            revision = build_revision(track.service, name, 0, defaults, decision.sources)
         if revision.number != decision.number:
             revision = enter_history(track, revision, decision.number)
     if revision is None:

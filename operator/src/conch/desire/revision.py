@@ -3,13 +3,15 @@
 So a later version of the operator, with other defaults or another image, changes no serving pod.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 from conch.api import InferenceService, ModelStatus
 from conch.api.kinds import CONTROLLER_REVISION
 from conch.api.meta import Manifest, child
+from conch.api.models import NamedModel
 from conch.api.names import (
     ANNOTATION_AUTHOR,
     ANNOTATION_CHANGE_CAUSE,
@@ -24,23 +26,43 @@ from conch.desire.verification import build_decryption, build_verification
 from conch.observe import Revision, Track
 from conch.observe.contents import Content, Contents, encode_contents, limit_contents
 from conch.triton import build_model_config, build_warmup, has_response_cache
-from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, PipelineStep, Warmup
+from conch_contract import (
+    AgentReport,
+    ModelManifest,
+    ModelReport,
+    ModelSource,
+    ModelState,
+    PipelineStep,
+    Warmup,
+    WatchedSource,
+)
 from conch_contract.manifest import FOLDER_FORMAT
 from conch_contract.object_versions import select_recordable
 from conch_contract.report import is_left_out
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _NOTE_LENGTH: Final = 1024  # bytes of a change cause that are kept, since each write of the ControllerRevision has it
 
 
-def build_revision(service: InferenceService, name: str, number: int, defaults: PodDefaults) -> Revision:
-    """Render the revision of a service's spec."""
+def build_revision(
+    service: InferenceService, name: str, number: int, defaults: PodDefaults, sources: Mapping[str, str] = _NONE
+) -> Revision:
+    """Render the revision of a service's spec.
+
+    Args:
+        service: The service as a track.
+        name: Name of the revision.
+        number: Its number in the history.
+        defaults: Defaults of pods.
+        sources: Identities of the listings that it is created for, by model; empty: it is created for a spec.
+    """
     predictor = service.spec.predictor
     return Revision(
         name=name,
         number=number,
         generation=service.metadata.generation,
         template=build_pod_template(service, name, defaults),
-        manifest=build_model_manifest(service).to_json(),
+        manifest=build_model_manifest(service, sources).to_json(),
         predictor=predictor.to_wire(),
     )
 
@@ -67,7 +89,9 @@ def record_contents(track: Track, revision: Revision) -> Revision:
     by_name: dict[str, list[ModelReport]] = {name: [] for name in contents}
     for model in (model for report in reports for model in report.models):
         by_name.setdefault(model.name, []).append(model)
-    complete = {name: _complete(known, by_name[name]) for name, known in contents.items()}
+    complete = {
+        name: _complete(known, by_name[name], _find_fetched(name, known, reports)) for name, known in contents.items()
+    }
     return replace(revision, contents=limit_contents(complete))
 
 
@@ -93,21 +117,33 @@ def _list_contents(models: Iterable[ModelReport | ModelStatus]) -> Contents:
     return found
 
 
-def _complete(content: Content, models: Sequence[ModelReport]) -> Content:
+def _find_fetched(name: str, content: Content, reports: Iterable[AgentReport]) -> str:
+    """Return the identity of the listing that had the content of a model; empty: no pod reports it."""
+    same = (each for each in reports if any((m.name, m.digest) == (name, content.digest) for m in each.models))
+    return next((source.fetched for each in same for source in each.sources if source.model == name), "")
+
+
+def _complete(content: Content, models: Sequence[ModelReport], fetched: str) -> Content:
     """Return the content of a model with what the reports of pods with the same files add to it."""
     same = (select_recordable(model.object_versions) for model in models if model.digest == content.digest)
     return replace(
         content,
         object_versions=content.object_versions or next(filter(None, same), {}),
         warmup_digest=content.warmup_digest or next(filter(None, (model.warmup_digest for model in models)), ""),
+        source_identity=content.source_identity or fetched,
     )
 
 
-def build_model_manifest(service: InferenceService) -> ModelManifest:
-    """Return the model manifest of the pods."""
+def build_model_manifest(service: InferenceService, sources: Mapping[str, str] = _NONE) -> ModelManifest:
+    """Return the model manifest of the pods.
+
+    Args:
+        service: The service as a track.
+        sources: As in `build_revision`.
+    """
     warmup = build_warmup(service.spec.predictor.warmup)
     is_one = len(service.models) == 1
-    sources = [
+    models = [
         ModelSource(
             name=model.name,
             format=model.model_format.name,
@@ -119,12 +155,34 @@ def build_model_manifest(service: InferenceService) -> ModelManifest:
             has_response_cache=has_response_cache(service.spec.predictor.triton),
             warmup=warmup if model.name == service.model_name else build_warmup(model.warmup),
             required=model.required,
+            source_identity=sources.get(model.name, ""),
         )
         for model in service.models
     ]
     if service.spec.predictor.pipeline:
-        sources.append(_build_pipeline(service, warmup))
-    return ModelManifest(models=tuple(sources), entry=service.spec.predictor.entry or "")
+        models.append(_build_pipeline(service, warmup))
+    watched = (_build_watched(model, "" if is_one else model.secret or "") for model in service.models)
+    return ModelManifest(
+        models=tuple(models), entry=service.spec.predictor.entry or "", watched=tuple(filter(None, watched))
+    )
+
+
+def _build_watched(model: NamedModel, secret: str) -> WatchedSource | None:
+    """Return the source of a model as pods watch it; None: they do not.
+
+    Args:
+        model: The model.
+        secret: Name of its Secret among several; empty: the only one.
+    """
+    if not model.refresh_seconds:
+        return None
+    return WatchedSource(
+        model=model.name,
+        format=model.model_format.name,
+        storage_uri=model.storage_uri,
+        secret=secret,
+        refresh_seconds=model.refresh_seconds,
+    )
 
 
 def _build_pipeline(service: InferenceService, warmup: Warmup | None) -> ModelSource:

@@ -24,11 +24,13 @@ class Content:
         digest: Digest of its files, sha256:<hex>.
         object_versions: Versions of these files in their bucket, by path below storageUri; empty: there are none.
         warmup_digest: Digest of the requests in the warm-up's ConfigMap; empty: it has none.
+        source_identity: Identity of the listing of its source, if that is watched; of a repository, its entry has it.
     """
 
     digest: str
     object_versions: Mapping[str, str] = field(default_factory=dict)
     warmup_digest: str = ""
+    source_identity: str = ""
 
     def to_wire(self) -> dict[str, Any]:
         """Return the fields that a model in the manifest has for it, without empty ones."""
@@ -64,8 +66,13 @@ def encode_contents(contents: Contents) -> str:
     >>> encode_contents({"m": Content("sha256:1", {}, "")}), encode_contents({})
     ('{"m":{"digest":"sha256:1"}}', '')
     """
-    wire = {name: content.to_wire() for name, content in sorted(contents.items())}
+    wire = {name: _encode(content) for name, content in sorted(contents.items())}
     return json.dumps(wire, separators=(",", ":")) if wire else ""
+
+
+def _encode(content: Content) -> dict[str, Any]:
+    identity = {"sourceIdentity": content.source_identity} if content.source_identity else {}
+    return {**content.to_wire(), **identity}
 
 
 def decode_contents(value: str) -> Contents:
@@ -75,7 +82,7 @@ def decode_contents(value: str) -> Contents:
         value: The value of the annotation, which may come from another writer.
 
     >>> decode_contents('{"m":{"digest":"sha256:1","objectVersions":[]}}')
-    {'m': Content(digest='sha256:1', object_versions={}, warmup_digest='')}
+    {'m': Content(digest='sha256:1', object_versions={}, warmup_digest='', source_identity='')}
     >>> decode_contents("[]"), decode_contents(""), decode_contents('{"m":{}}')
     ({}, {}, {})
     """
@@ -85,7 +92,10 @@ def decode_contents(value: str) -> Contents:
         return {}
     return {
         name: Content(
-            text(each.get("digest")), select_recordable(each.get("objectVersions")), text(each.get("warmupDigest"))
+            text(each.get("digest")),
+            select_recordable(each.get("objectVersions")),
+            text(each.get("warmupDigest")),
+            text(each.get("sourceIdentity")),
         )
         for name, each in ((name, mapping(each)) for name, each in found.items())
         if text(each.get("digest"))
@@ -100,7 +110,7 @@ def read_old_contents(annotations: Mapping[str, str], model: str) -> Contents:
         model: Name of the model.
 
     >>> read_old_contents({"conch.dev/digest": "sha256:1", "conch.dev/object-versions": "[]"}, "m")
-    {'m': Content(digest='sha256:1', object_versions={}, warmup_digest='')}
+    {'m': Content(digest='sha256:1', object_versions={}, warmup_digest='', source_identity='')}
     """
     digest = annotations.get(f"{GROUP}/digest", "")
     if not digest:

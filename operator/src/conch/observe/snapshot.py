@@ -63,6 +63,12 @@ class Revision:
         return text(annotations.get(ANNOTATION_MODEL))
 
     @property
+    def sources(self) -> Mapping[str, str]:
+        """Identities of the listings that it was created for, by model; empty: it was created for a spec."""
+        found = {text(model.get("name")): text(model.get("sourceIdentity")) for model in _read_models(self.manifest)}
+        return {name: identity for name, identity in found.items() if identity}
+
+    @property
     def optional_models(self) -> frozenset[str]:
         """Names of the models that are not required."""
         return frozenset(text(model.get("name")) for model in _read_models(self.manifest) if not _is_required(model))

@@ -19,7 +19,7 @@ import structlog
 from conch_agent.backoff import Backoff
 from conch_agent.download import check_size
 from conch_agent.model_repository import find_models
-from conch_agent.reasons import Failure, Reason
+from conch_agent.reasons import Failure, Reason, build_superseded
 from conch_agent.settings import Settings
 from conch_agent.sources import open_source
 from conch_agent.sources.base import Item, Listing
@@ -41,6 +41,23 @@ class Part:
 
     source: ModelSource
     identity: str = ""
+
+
+def combine_identities(identities: Mapping[str, str]) -> str:
+    """Return the identity of the listing of a repository; empty where that of a model is not known.
+
+    Args:
+        identities: Identity of the listing of each model's folder, by name.
+
+    >>> combine_identities({"a": "1", "b": ""}), combine_identities({})
+    ('', '')
+    >>> combine_identities({"a": "1", "b": "2"}) == combine_identities({"b": "2", "a": "1"})
+    True
+    """
+    if not all(identities.values()):
+        return ""
+    lines = "".join(f"{name}\0{identity}\n" for name, identity in sorted(identities.items()))
+    return hashlib.sha256(lines.encode()).hexdigest() if lines else ""
 
 
 class Expansion:
@@ -101,7 +118,7 @@ class Expansion:
     async def _list_all(self) -> tuple[Part, ...]:
         parts: list[Part] = []
         for source in self._sources:
-            parts += await list_models(source, self._settings) if source.is_repository else [Part(source)]
+            parts += await _list_repository(source, self._settings) if source.is_repository else [Part(source)]
         return tuple(parts)
 
     def _remember(self, parts: Sequence[Part]) -> None:
@@ -129,6 +146,19 @@ class Expansion:
         structlog.get_logger().warning("not listed", reason=failure.reason, message=failure.message)
         failed = {"state": ModelState.FAILED, "reason": failure.reason, "message": failure.message}
         self.pending = tuple(each.model_copy(update=failed) for each in self.pending)
+
+
+async def _list_repository(source: ModelSource, settings: Settings) -> list[Part]:
+    """Return the models of a repository with the content of its revision.
+
+    Raises:
+        Failure: SourceChanged: the revision is that of another listing. The failures of `list_models`.
+    """
+    parts = await list_models(source, settings)
+    expected = source.source_identity
+    if expected and combine_identities({part.source.name: part.identity for part in parts}) != expected:
+        raise build_superseded(source.storage_uri)
+    return parts
 
 
 async def list_models(source: ModelSource, settings: Settings) -> list[Part]:
@@ -163,7 +193,8 @@ async def list_models(source: ModelSource, settings: Settings) -> list[Part]:
     folders = _split(listing)
     names = find_folders((item.path for item in listing.items), source)
     check_size(sum(folders[name].total for name in names), settings.max_bytes, source.storage_uri)
-    return [Part(select_source(source, name), folders[name].identity) for name in names]
+    identities = {name: folders[name].identity for name in names}
+    return [Part(select_source(source, name), identity) for name, identity in identities.items()]
 
 
 def _split(listing: Listing) -> Mapping[str, Listing]:

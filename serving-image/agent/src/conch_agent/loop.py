@@ -20,6 +20,7 @@ from conch_agent.monitor import STARTUP_INTERVAL, TritonMonitor
 from conch_agent.pod import Server
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
+from conch_agent.source_watch import SourceWatches
 from conch_agent.threads import run_in_thread
 from conch_agent.triton import Triton, TritonError, TritonUnavailableError
 from conch_contract import AgentReport, ModelManifest, ModelSource
@@ -42,6 +43,7 @@ class Agent:
         self._models: dict[str, Model] = {}
         self._server = Server(settings, triton, self._monitor, self._wait_until_left, self._models)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._watches = SourceWatches(settings)
         self._exchange_task: asyncio.Task[None] | None = None
         self._expansion: Expansion | None = None  # None: no manifest is read yet, and what serves is left as it is
         self._expansion_task: asyncio.Task[None] | None = None
@@ -78,6 +80,7 @@ class Agent:
             reason=self._failure.reason if self._failure else "",
             message=self._failure.message if self._failure else "",
             revision=self._applied_revision,
+            sources=self._watches.report({name: each.source_identity for name, each in self._models.items()}),
         )
 
     @property
@@ -127,6 +130,7 @@ class Agent:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._watches.close()
 
     async def _record_heartbeats(self) -> None:
         """Record that nothing blocks the event loop."""
@@ -163,6 +167,7 @@ class Agent:
         if self._expansion_task:
             self._expansion_task.cancel()
         self._parts, self._manifest = None, manifest
+        self._watches.follow(manifest.watched)
         self._note_assignment(assigned)
         self._expansion = Expansion(manifest, self._settings)
         self._expansion_task = asyncio.create_task(self._expansion.run())

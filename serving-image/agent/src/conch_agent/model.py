@@ -123,6 +123,11 @@ class Model:
         return self._model.content if self._model else ""
 
     @property
+    def source_identity(self) -> str:
+        """Identity of the listing of the store that has its files; empty: it has none yet, or those of the cache."""
+        return self._model.source_identity if self._model else ""
+
+    @property
     def state(self) -> ModelState:
         """The state before the next read of Triton's index."""
         return self._state

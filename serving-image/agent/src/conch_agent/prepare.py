@@ -15,7 +15,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent import config, layout
 from conch_agent.boot import read_boot_id
-from conch_agent.cache import CacheUnusableError
+from conch_agent.cache import CachedSource, CacheUnusableError
 from conch_agent.decryption import Decrypter, find_home, open_decrypter
 from conch_agent.dependencies import find_callees, find_steps, makes_calls
 from conch_agent.digests import check_digest
@@ -25,7 +25,7 @@ from conch_agent.fetch import FetchResult
 from conch_agent.model_fetch import ModelFetch
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
-from conch_agent.reasons import Failure, Reason
+from conch_agent.reasons import Failure, Reason, build_superseded
 from conch_agent.repository_model import RepositoryModel, check_name, compute_content, read_marker
 from conch_agent.settings import Settings
 from conch_agent.sources import Source
@@ -159,6 +159,18 @@ class Preparation:
         )
         raise Failure(Reason.CONTENT_CHANGED, message)
 
+    def _check_listing(self, listing: Listing) -> None:
+        """Refuse another listing than that of the model's repository, or of the revision, with SourceChanged."""
+        if self._identity and listing.identity != self._identity:
+            message = (
+                f"{self._source.storage_uri} changed after its repository was listed. The repository is listed again,"
+                " so that all models are of one upload."
+            )
+            raise Failure(Reason.CHANGED, message)
+        expected = "" if self.digest else self._source.source_identity
+        if expected and listing.identity != expected:
+            raise build_superseded(self._source.storage_uri)
+
     async def _fetch(
         self,
         current: RepositoryModel | None,
@@ -174,12 +186,7 @@ class Preparation:
             if current:
                 return current  # Triton can load it without the source
             raise
-        if self._identity and listing.identity != self._identity:
-            message = (
-                f"{self._source.storage_uri} changed after its repository was listed. The repository is listed again,"
-                " so that all models are of one upload."
-            )
-            raise Failure(Reason.CHANGED, message)
+        self._check_listing(listing)
         if current and current.identity == listing.identity:
             return current
         if on_fetch:
@@ -208,6 +215,7 @@ class Preparation:
             response_cache=merged.config.response_cache.enable,
             written=find_written_values(merged.config, merged.parts),
             cache_problem=files.cache_problem,
+            source_identity="" if isinstance(source, CachedSource) else listing.identity,
         )
         if before_layout:
             await before_layout()

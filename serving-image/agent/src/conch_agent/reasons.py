@@ -105,3 +105,16 @@ class Failure(Exception):  # noqa: N818  a reported state, not a programming err
     def __str__(self) -> str:
         """Return reason and message for a log."""
         return f"{self.reason}: {self.message}"
+
+
+def build_superseded(uri: str) -> Failure:
+    """Return the failure of a revision that storage.watch made for content which the store does not have any more.
+
+    Args:
+        uri: The storageUri, with which the message begins.
+    """
+    message = (
+        f"{uri} has changed again since the watch read it, and this revision is that of the content before. The"
+        " operator makes a revision of the newest content; wait for it."
+    )
+    return Failure(Reason.CHANGED, message)

@@ -42,6 +42,7 @@ class RepositoryModel:
         written: The values of its configuration in the repository by field, by origin.
         cache_problem: Why the cache does not have the files, as a sentence without a full stop; empty: it has, or there
             is none.
+        source_identity: Hash of the listing of the store; empty: the files are from the cache.
     """
 
     source_hash: str
@@ -63,6 +64,7 @@ class RepositoryModel:
     response_cache: bool = False
     written: WrittenValues = field(default_factory=dict)
     cache_problem: str = ""
+    source_identity: str = ""
 
     @property
     def content(self) -> str:

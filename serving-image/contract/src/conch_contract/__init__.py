@@ -28,6 +28,7 @@ from conch_contract.manifest import (
     SequenceBatching,
     TritonConfig,
     VersionPolicy,
+    WatchedSource,
 )
 from conch_contract.parity import Disagreement, Parity, ParityReport
 from conch_contract.report import (
@@ -37,6 +38,7 @@ from conch_contract.report import (
     ModelReport,
     ModelState,
     ModelWarning,
+    SourceReport,
     VersionReport,
 )
 from conch_contract.verification import Signature, Verification
@@ -69,6 +71,7 @@ __all__ = [
     "RateLimiterResource",
     "SequenceBatching",
     "Signature",
+    "SourceReport",
     "TritonConfig",
     "Verification",
     "VersionPolicy",
@@ -76,5 +79,6 @@ __all__ = [
     "Warmup",
     "WarmupReport",
     "WarmupRequest",
+    "WatchedSource",
     "names",
 ]

@@ -179,6 +179,9 @@ class ModelSource(Wire):
         description="in which its bucket or hub has these files, by path below storageUri; empty: none",
     )
     warmup_digest: str = Field("", description="of the requests in the warm-up's ConfigMap when a pod was first ready")
+    source_identity: str = Field(
+        "", description="of the listing whose files the revision was created for; empty: it serves any files"
+    )
 
     @property
     def is_repository(self) -> bool:
@@ -190,6 +193,21 @@ class ModelSource(Wire):
         return self.model_copy(update={"digest": "", "object_versions": {}, "warmup_digest": ""})
 
 
+class WatchedSource(Wire):
+    """The source of a model or repository, whose listing pods read again and again.
+
+    Attributes:
+        model: Name of the model in the manifest.
+        refresh_seconds: Seconds between two reads.
+    """
+
+    model: str
+    format: FormatName
+    storage_uri: str
+    secret: str = ""
+    refresh_seconds: float
+
+
 class ModelManifest(Wire):
     """The models of a pod.
 
@@ -198,12 +216,14 @@ class ModelManifest(Wire):
         entry: Name of the model of several that clients call; empty: there is one model, or an older operator wrote it.
         revision: Name of the revision whose models they are; empty in a pod whose revision cannot change.
         in_place: True if the pod gets requests while it changes its revision: it is ready as long as it serves one.
+        watched: The sources that pods watch for new content.
     """
 
     models: tuple[ModelSource, ...]
     entry: str = ""
     revision: str = ""
     in_place: bool = False
+    watched: tuple[WatchedSource, ...] = ()
 
     @property
     def entry_source(self) -> ModelSource | None:
@@ -232,6 +252,7 @@ def select_model(repository: Mapping[str, Any], name: str) -> dict[str, Any]:
     """
     uri = f"{repository['storageUri'].rstrip('/')}/{name}"
     source = {**repository, "name": name, "format": FOLDER_FORMAT, "storageUri": uri}
+    source.pop("sourceIdentity", None)  # of the repository as a whole
     if name != repository["name"]:
         source.pop("warmup", None)
     return source

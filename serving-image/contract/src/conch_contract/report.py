@@ -123,6 +123,24 @@ class ModelReport(Wire):
     config: tuple[ConfigValue, ...] = ()
 
 
+class SourceReport(Wire):
+    """The watched source of a model in the manifest, which may be a repository.
+
+    Attributes:
+        model: Name of the model in the manifest.
+        fetched: Identity of the listing of which the pod has the files; empty: they are from the cache, or not there.
+        identity: Identity of the listing in its last reads, which were the same; empty: there were no two yet.
+        since: When that was read first, in seconds since the epoch.
+        message: Why the listing cannot be read; empty: it can.
+    """
+
+    model: str
+    fetched: str = ""
+    identity: str = ""
+    since: float = 0.0
+    message: str = ""
+
+
 class _Warned(Protocol):
     @property
     def warnings(self) -> Sequence[Any]: ...
@@ -148,6 +166,7 @@ class AgentReport(Wire):
         message: The sentence to the reason.
         models: The models of the manifest.
         revision: Name of the revision of these models, by the manifest; empty: the manifest has none.
+        sources: The sources that the pod watches.
     """
 
     ready: bool = False
@@ -155,6 +174,7 @@ class AgentReport(Wire):
     message: str = ""
     models: tuple[ModelReport, ...] = ()
     revision: str = ""
+    sources: tuple[SourceReport, ...] = ()
 
     @property
     def has_loaded(self) -> bool:

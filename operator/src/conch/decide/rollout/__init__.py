@@ -1,7 +1,7 @@
 """The rollout of one candidate: its steps, its waits, and what users request of it."""
 
 from conch.decide.rollout.gates import evaluate_gates, find_due_job
-from conch.decide.rollout.request import Request, annotation, build_request_status
+from conch.decide.rollout.request import Request, annotation, build_request_status, find_done
 from conch.decide.rollout.steps import Observation, advance, restart_failed
 from conch.decide.rollout.waits import seconds_to_wait
 
@@ -12,6 +12,7 @@ __all__ = [
     "annotation",
     "build_request_status",
     "evaluate_gates",
+    "find_done",
     "find_due_job",
     "restart_failed",
     "seconds_to_wait",

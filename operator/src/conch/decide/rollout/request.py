@@ -23,7 +23,6 @@ from conch.api.names import ANNOTATION_REQUEST
 from conch.api.reasons import Reason
 from conch.api.status import RequestStatus
 from conch.api.text import clean
-from conch.decide.naming import revision_name
 from conch.decide.state import RolloutState
 
 DONE: Final = "Done"
@@ -65,12 +64,27 @@ class Request:
         return cls(text, verb, int(match[3]) if match[3] else None)
 
 
-def build_request_status(service: InferenceService, rollout: RolloutState | None) -> RequestStatus | None:
+def find_done(service: InferenceService) -> str:
+    """Return the text of the request that had its effect; empty: there is none, or it pauses and has effect still.
+
+    A rollout of new content is of the generation of the rollout before, and its requests are not for this one.
+
+    Args:
+        service: as the predictor or a variant.
+    """
+    request, answered = Request.of(service), service.status.request
+    if request is None or request.verb == "pause" or answered is None or answered.state != DONE:
+        return ""
+    return request.text if answered.text == clean(request.text) else ""
+
+
+def build_request_status(service: InferenceService, rollout: RolloutState | None, wanted: str) -> RequestStatus | None:
     """Return the status of the request in the annotation; None: there is none.
 
     Args:
         service: as the predictor or a variant.
         rollout: its state after the request was handled; None: no rollout is under way.
+        wanted: the revision that the spec requests.
     """
     value = service.metadata.annotations.get(annotation(service.variant), "")
     text, before = clean(value), service.status.request
@@ -83,7 +97,7 @@ def build_request_status(service: InferenceService, rollout: RolloutState | None
     held = rollout is not None and (rollout.reason == Reason.PAUSED_BY_USER or rollout.unavailable_since is not None)
     if rollout is not None and request is not None and (rollout.request == value or (request.verb == "pause" and held)):
         return RequestStatus(text=text, state=DONE)
-    if request is not None and request.verb == "promote" and rollout is None and _has_taken_over(service):
+    if request is not None and request.verb == "promote" and rollout is None and _has_taken_over(service, wanted):
         return RequestStatus(text=text, state=DONE)
     match = _FORM.fullmatch(value)
     if match is not None and int(match[2]) > service.metadata.generation:
@@ -105,10 +119,9 @@ def _refuse_unknown_variant(service: InferenceService) -> RequestStatus | None:
     return None
 
 
-def _has_taken_over(service: InferenceService) -> bool:
+def _has_taken_over(service: InferenceService, wanted: str) -> bool:
     """Whether the status has a rollout under way that is over: the status write of its last step failed."""
     before = service.status.rollout
-    wanted = revision_name(service.track, service.spec.predictor)
     return before is not None and before.revision == wanted and before.phase != RolloutPhase.FAILED
 
 

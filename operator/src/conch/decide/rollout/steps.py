@@ -237,7 +237,8 @@ def _needs_no_fallback(state: RolloutState, observation: Observation) -> bool:
     request = observation.request
     is_promoted = request is not None and request.verb == "promote" and request.step is None
     in_full = is_promoted and request is not None and request.text == state.request
-    return in_full or observation.ready >= observation.pods(100)
+    # A rollout of new content may have taken over the request of the one before, and has its own steps yet.
+    return (in_full and state.step >= len(state.steps) - 1) or observation.ready >= observation.pods(100)
 
 
 def _check_deadline(state: RolloutState, rollout: Rollout, observation: Observation) -> RolloutState:

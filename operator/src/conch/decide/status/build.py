@@ -90,7 +90,7 @@ def _fields(decision: Decision, conditions: Sequence[PendingCondition]) -> dict[
         "candidate": decision.candidate,
         "weight": decision.shares.get(decision.candidate, 0) if decision.candidate else None,
         "rollout": state.to_status() if state is not None else None,
-        "request": build_request_status(service, decision.rollout),
+        "request": build_request_status(service, decision.rollout, decision.wanted),
     }
 
 

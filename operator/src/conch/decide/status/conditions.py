@@ -17,6 +17,7 @@ from conch.decide.scale_to_zero import is_scaled_to_zero, is_waking_up
 from conch.decide.status.autoscaling import build_autoscaling_condition
 from conch.decide.status.condition import FailedWrite, PendingCondition, Truth
 from conch.decide.status.revisions import find_failing_requests, phase_of
+from conch.decide.status.source import build_source_condition
 from conch.decide.strategies import STRATEGIES
 from conch.decide.track import Decision
 from conch.decide.warmup import warmup_failed
@@ -50,6 +51,8 @@ def build_conditions(
         conditions.append(build_autoscaling_condition(facts.track, decision.serving))
     if facts.service.spec.traffic is not None:
         conditions.append(_traffic_programmed(facts))
+    if (source := build_source_condition(decision)) is not None:
+        conditions.append(source)
     stalled = _stalled(facts)
     if stalled is not None:
         conditions.append(stalled)
@@ -327,6 +330,7 @@ def _reconciling(facts: _Facts) -> PendingCondition:
 _OF_ALL: Final[dict[ConditionType, frozenset[Truth]]] = {
     ConditionType.READY: frozenset({"True"}),
     ConditionType.TRAFFIC_PROGRAMMED: frozenset({"True"}),
+    ConditionType.SOURCE_UP_TO_DATE: frozenset({"True"}),
     ConditionType.RECONCILING: frozenset(),
     ConditionType.STALLED: frozenset(),
 }

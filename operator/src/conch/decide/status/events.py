@@ -145,6 +145,7 @@ def _warnings(before: Status, after: Status) -> Iterable[Event]:
     found = (
         *_turned_false(before, after, ConditionType.READY, "Serve"),
         *_turned_false(before, after, ConditionType.TRAFFIC_PROGRAMMED, "Route"),
+        *_turned_false(before, after, ConditionType.SOURCE_UP_TO_DATE, "Watch"),
     )
     return {event.reason: event for event in found}.values()
 

@@ -1,0 +1,63 @@
+"""The condition SourceUpToDate: whether the revision that serves has the content of the watched sources."""
+
+from typing import Final
+
+from conch.api import ConditionType
+from conch.api.reasons import Reason
+from conch.api.times import format_time
+from conch.decide.source import find_current, find_watching_pod, list_watched, read_sources
+from conch.decide.status.condition import PendingCondition, Truth
+from conch.decide.track import Decision
+from conch_contract.sentences import join_words
+
+_KIND: Final = ConditionType.SOURCE_UP_TO_DATE
+
+
+def build_source_condition(decision: Decision) -> PendingCondition | None:
+    """Return the condition of a track with watched sources; None: it has none.
+
+    It stays as it was while no pod reports.
+
+    Args:
+        decision: for the track.
+    """
+    track, watched = decision.track, list_watched(decision.track.service)
+    if not watched:
+        return None
+    pod, current = find_watching_pod(track), find_current(track, watched)
+    messages = [source.message for source in (pod.report.sources if pod and pod.report else ()) if source.message]
+    if messages:
+        message = f"New content is not noticed until the source can be read again. {messages[0]}"
+        return PendingCondition(_KIND, "Unknown", Reason.SOURCE_UNREADABLE, message)
+    serving = track.revisions.get(decision.serving)
+    has = read_sources(serving, watched) if serving else {}
+    if current is None or not has:
+        before = track.service.status.condition(_KIND)
+        if before is not None and before.reason in {Reason.UP_TO_DATE, Reason.NEW_CONTENT}:
+            truth: Truth = "True" if before.status == "True" else "False"
+            return PendingCondition(_KIND, truth, before.reason, before.message)
+        message = "The sources were not read twice since pods serve the revision."
+        return PendingCondition(_KIND, "Unknown", Reason.PENDING, message)
+    changed = sorted(name for name in watched if has[name] != current.identities[name])
+    if not changed:
+        message = f"Revision {decision.serving} has the content of the source."
+        return PendingCondition(_KIND, "True", Reason.UP_TO_DATE, message)
+    uris = {model.name: model.storage_uri for model in track.service.models}
+    where = join_words((uris[name] for name in changed), "and")
+    message = (
+        f"Since {format_time(current.since)} {where} has other content than revision {decision.serving}."
+        f" {_describe_next(decision, frozenset(changed))}"
+    )
+    return PendingCondition(_KIND, "False", Reason.NEW_CONTENT, message)
+
+
+def _describe_next(decision: Decision, changed: frozenset[str]) -> str:
+    """Return what happens with new content, or what a user can do."""
+    if not changed & list_watched(decision.track.service, rolls_out=True):
+        return (
+            "To serve it, set storage.watch to Rollout, or change an annotation in pod.annotations, so that there is a"
+            " new revision."
+        )
+    if decision.failed:
+        return f"Revision {decision.wanted} with it was rolled back. Upload other content, or see status.rollout."
+    return f"Revision {decision.wanted} with it is rolled out."
