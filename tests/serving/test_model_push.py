@@ -81,6 +81,7 @@ def test_a_protected_model_is_pushed_and_served(protected: Path, target: Target,
     seen = run_plugin("model", "inspect", target.uri, environment=target.environment)
     expected = {"model.tar.zst"} if "http" in target.uri else {"factor.py.age", "model.py.age", "model.sig"}
     assert {file["path"] for file in seen["files"]} == expected
+    assert seen.get("version") == (None if "http" in target.uri else "7")
 
     pod.write_secret(target.secret)
     pod.mount_keys("team", {"key.pub": bundles.write_public(KEY)})

@@ -21,7 +21,8 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.repository_model import RepositoryModel
 from conch_agent.settings import Settings
 from conch_agent.sources.base import Item, Listing
-from conch_contract import Decryption, ModelSource, Signature, Verification
+from conch_agent.warmup.folder import fetch_requests
+from conch_contract import Decryption, ModelSource, Signature, Verification, Warmup
 from tests.support import bundles, signing, tars
 from tests.support.web import serve_apps
 
@@ -146,6 +147,14 @@ async def test_the_cache_has_ciphertext_alone(folder: Path, settings: Settings) 
     assert not [path for path, content in zip(cached, contents, strict=True) if WEIGHTS[:1000] in content]
     assert not any(MODEL in content or CONFIG in content for content in contents)
     assert (settings.repository / "m/1/weights.bin").read_bytes() == WEIGHTS
+
+
+async def test_the_requests_of_a_warm_up_are_decrypted(folder: Path, settings: Settings, tmp_path: Path) -> None:
+    """A Job fetches them from the storage of the model, and has none of its other files."""
+    _encrypt({"warmup/a.json": b"{}"}, folder)
+    source = _source(folder).model_copy(update={"warmup": Warmup(path="warmup")})
+    requests = await fetch_requests(source, settings, tmp_path / "scratch")
+    assert _read(requests) == {"warmup/a.json": b"{}"}
 
 
 async def test_one_of_several_identities_is_enough(folder: Path, settings: Settings) -> None:

@@ -37,7 +37,7 @@ async def fetch_requests(source: ModelSource, settings: Settings, scratch: Path)
     if not items:
         return scratch  # read_folder fails, because the folder is missing
     files = (await Fetch(storage, scratch / source.name).run(Listing(items))).files
-    if decrypter := await open_decrypter(Listing(items), source, settings, scratch / "decrypted"):
+    if decrypter := await open_decrypter(Listing(items), source, settings, scratch / source.name / "decrypted"):
         await decrypter.run(files)
         return decrypter.folder
     return files
