@@ -127,7 +127,7 @@ def test_a_push_sends_what_the_target_lacks(scheme: str, store: Store, registry:
 
 
 def test_a_target_that_refuses(protected: Path, store: Store, registry: Registry) -> None:
-    with pytest.raises(PluginError, match="expected s3://, gs://, oci://, https:// or http://"):
+    with pytest.raises(PluginError, match="expected s3://, oci://, https:// or http://"):
         run_plugin("model", "push", protected, "ftp://host/x")
     with pytest.raises(PluginError, match="is a folder, and an agent reads one file of a URL"):
         run_plugin("model", "push", protected, f"{store.files}/x.tar.zst")

@@ -165,7 +165,7 @@ def inspect(source: str, output: Format) -> None:
 @_PRINTED
 @_needs(_AGENT)
 def push(source: Path, target: str, output: Format) -> None:
-    """Upload SOURCE to TARGET: s3://, gs://, oci://, or https:// by PUT.
+    """Upload SOURCE to TARGET: s3://, oci://, or https:// by PUT.
 
     SOURCE is a folder, and for https:// an archive of pack. Files that the target has are not sent again, so a command
     that was interrupted goes on when it is run again.

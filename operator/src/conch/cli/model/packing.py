@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
+from collections.abc import Iterator
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from conch.cli.model.folder import list_paths, make_output
 from conch.cli.model.manifest import (
@@ -20,12 +21,13 @@ from conch.cli.model.manifest import (
     write_manifest,
 )
 from conch.cli.options import CommandError
+from conch_agent.archives.stream import Stream
+from conch_agent.archives.tar import Kind, read_members
 from conch_agent.archives.zstandard import zstd
 from conch_agent.sources.base import MOST_FILES, parse_path
 from conch_agent.sources.exclusions import is_excluded_path
 
 ARCHIVE: Final = ".tar.zst"
-_CHUNK: Final = 1024 * 1024
 
 
 def is_archive(path: Path) -> bool:
@@ -90,30 +92,30 @@ def read_archive(archive: Path) -> tuple[ContentManifest | None, tuple[File, ...
         archive: The archive.
 
     Raises:
-        CommandError: It is no archive of `pack`, or has other members than regular files.
-        Failure: UnsafePath for a name that no agent fetches.
+        CommandError: It has other members than regular files and folders, or too many.
+        Failure: Unsupported for what is no archive, or UnsafePath for a name that no agent fetches.
     """
     manifest, files = None, []
-    try:
-        with zstd.open(archive, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            for member in tar:
-                if member.isdir():
-                    continue
-                if not member.isfile() or (file := tar.extractfile(member)) is None:
-                    raise CommandError(f"{archive}: {member.name} is a link or a special file; pack regular files")
-                if member.name == MANIFEST_FILE:
-                    manifest = parse_manifest(file.read(LONGEST), f"{archive}: {MANIFEST_FILE}")
-                elif not is_excluded_path(member.name):
-                    files.append(_hash_member(str(parse_path(member.name, str(archive))), member.size, file))
-                if len(files) > MOST_FILES:
-                    raise CommandError(f"{archive} has over {MOST_FILES} files, and an agent refuses it; pack fewer")
-    except (tarfile.TarError, zstd.ZstdError, EOFError) as error:
-        raise CommandError(f"{archive} is no archive of kubectl conch model pack: {error}; pack again") from None
+    with archive.open("rb", buffering=0) as opened:
+        for member, content in read_members(Stream(opened, str(archive))):
+            name = member.name.removeprefix("./")
+            if member.kind == Kind.FOLDER:
+                continue
+            if member.kind != Kind.FILE:
+                raise CommandError(f"{archive}: {name} is {member.kind}; pack regular files")
+            if name == MANIFEST_FILE and member.size <= LONGEST:
+                manifest = parse_manifest(b"".join(content), f"{archive}: {MANIFEST_FILE}")
+                continue
+            digest = _hash_pieces(content)
+            if not is_excluded_path(name):
+                files.append(File(path=str(parse_path(name, str(archive))), size=member.size, sha256=digest))
+            if len(files) > MOST_FILES:
+                raise CommandError(f"{archive} has over {MOST_FILES} files, and an agent refuses it; pack fewer")
     return manifest, tuple(sorted(files, key=lambda file: file.path))
 
 
-def _hash_member(path: str, size: int, file: IO[bytes]) -> File:
+def _hash_pieces(content: Iterator[memoryview]) -> str:
     state = sha256()
-    while chunk := file.read(_CHUNK):
-        state.update(chunk)
-    return File(path=path, size=size, sha256=state.hexdigest())
+    for piece in content:
+        state.update(piece)
+    return state.hexdigest()

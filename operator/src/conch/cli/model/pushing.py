@@ -13,7 +13,7 @@ from conch.cli.model.push import http, registry, store
 from conch.cli.model.push.plan import Outcome, Upload, plan_upload
 from conch.cli.options import CommandError
 
-_STORES: Final = ("s3", "gs")
+_STORE: Final = "s3"
 _HTTP: Final = ("http", "https")
 
 
@@ -31,8 +31,8 @@ def push_source(source: Path, target: str) -> Outcome:
     scheme = target.partition("://")[0]
     if scheme in _HTTP:
         return _push_file(source, target)
-    if scheme not in (*_STORES, "oci"):
-        raise CommandError(f"{target}: expected s3://, gs://, oci://, https:// or http://")
+    if scheme not in (_STORE, "oci"):
+        raise CommandError(f"{target}: expected s3://, oci://, https:// or http://")
     if not source.is_dir():
         raise CommandError(f"{source} is a file; push the folder to {scheme}://, and archives to https://")
     upload, manifest = plan_upload(source, hash_folder(source)), read_manifest(source)

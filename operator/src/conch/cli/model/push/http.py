@@ -28,27 +28,28 @@ async def push(upload: Upload, uri: str, advance: Advance) -> Outcome:
         CommandError: The server refuses the file.
     """
     [file] = upload.files
+    shown = uri.partition("?")[0]  # a signed URL has its credentials in the query
     authorization = os.environ.get(_HEADER)
     headers = {"Authorization": authorization} if authorization else {}
     try:
         async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session:
             if await _has(session, uri, upload):
                 advance(file.size)
-                return Outcome(uri, present=[file.path])
+                return Outcome(shown, present=[file.path])
             body = _read(upload, advance)
             size = {"Content-Length": str(file.size)}
             async with session.put(uri, data=body, headers=size, allow_redirects=False) as answer:
                 if answer.status not in {200, 201, 204}:
                     text = " ".join((await answer.content.read(_TEXT)).decode(errors="replace").split())
                     raise CommandError(
-                        f"{uri}: the server answered {answer.status} {answer.reason or ''} {text}; expected a server"
+                        f"{shown}: the server answered {answer.status} {answer.reason or ''} {text}; expected a server"
                         f" that takes PUT. If it needs a login, set {_HEADER} to the value of the header Authorization"
                     )
     except (aiohttp.ClientError, TimeoutError) as error:
         raise CommandError(
-            f"{uri}: {error or 'no answer in time'}; correct the URL, or run the command again"
+            f"{shown}: {type(error).__name__}, no complete answer; correct the URL, or run the command again"
         ) from None
-    return Outcome(uri, sent=[file.path])
+    return Outcome(shown, sent=[file.path])
 
 
 async def _read(upload: Upload, advance: Advance):  # type: ignore[no-untyped-def]  # noqa: ANN202  an async generator

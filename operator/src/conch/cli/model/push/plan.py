@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def plan_upload(folder: Path, files: tuple[File, ...]) -> Upload:
     return Upload(folder, (*own, *ordered))
 
 
-def read_chunks(upload: Upload, file: File, advance: Advance, size: int = 4 * 1024 * 1024) -> Any:
+def read_chunks(upload: Upload, file: File, advance: Advance, size: int = 4 * 1024 * 1024) -> Iterator[bytes]:
     """Yield the bytes of a file, and count them.
 
     Args:

@@ -163,6 +163,8 @@ class Registry:
         uploads = URL(f"{self._url}/v2/{self._artifact.name}/blobs/uploads/")
         async with self._send("POST", uploads, {202}, {"Content-Length": "0"}) as answer:
             location = uploads.join(URL(answer.headers.get("Location", ""), encoded=True))
+        if location.scheme != uploads.scheme:
+            raise CommandError(f"{self._uri}: the registry names {location.origin()} for an upload, which leaves TLS")
         target = location.update_query({"digest": digest})
         headers = {"Content-Type": _FILE, "Content-Length": str(size)}
         async with self._send("PUT", target, {201}, headers, body):

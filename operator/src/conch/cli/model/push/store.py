@@ -1,6 +1,6 @@
-"""Uploads to object stores: S3, and what has its API, and Google Cloud Storage.
+"""Uploads to object stores: S3, and what has its API.
 
-Credentials and endpoints are those of the environment, by the names of the providers' own tools (AWS_ACCESS_KEY_ID,
+Credentials and endpoints are those of the environment, by the names of Amazon's own tools (AWS_ACCESS_KEY_ID,
 AWS_ENDPOINT_URL, ...). Objects of over 8 MiB are sent in parts, several at a time.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import from_url
 
 from conch.cli.model.manifest import File
-from conch.cli.model.push.plan import Advance, Outcome, Upload
+from conch.cli.model.push.plan import Advance, Outcome, Upload, read_chunks
 from conch.cli.options import CommandError
 
 _PART: Final = 8 * 1024 * 1024  # bytes
@@ -30,7 +31,7 @@ async def push(upload: Upload, uri: str, advance: Advance) -> Outcome:
 
     Args:
         upload: The upload.
-        uri: s3://bucket/prefix or gs://bucket/prefix.
+        uri: s3://bucket/prefix.
         advance: Counts the bytes.
 
     Raises:
@@ -45,10 +46,10 @@ async def push(upload: Upload, uri: str, advance: Advance) -> Outcome:
                 key = f"{prefix}/{file.path}".lstrip("/")
                 if await _has(store, key, file):
                     outcome.present.append(file.path)
+                    advance(file.size)
                 else:
-                    await _put(store, key, upload, file)
+                    await _put(store, key, read_chunks(upload, file, advance, _PART), file)
                     outcome.sent.append(file.path)
-                advance(file.size)
 
         *first, last = upload.files
         await asyncio.gather(*map(send, first))
@@ -75,11 +76,11 @@ async def _has(store: Any, key: str, file: File) -> bool:
     return answer.meta["size"] == file.size and answer.attributes.get(_DIGEST) == file.sha256
 
 
-async def _put(store: Any, key: str, upload: Upload, file: File) -> None:
+async def _put(store: Any, key: str, chunks: Iterator[bytes], file: File) -> None:
     await obstore.put_async(
         store,
         key,
-        upload.folder / file.path,
+        chunks,
         attributes={_DIGEST: file.sha256},
         use_multipart=file.size > _PART,
         chunk_size=_PART,
