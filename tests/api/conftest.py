@@ -15,12 +15,12 @@ from typing import IO, Any, Final
 import pytest
 from kubernetes_asyncio import client, config
 
-from conch.api.kinds import INFERENCE_SERVICE
+from conch.api.kinds import INFERENCE_SERVICE, NAMESPACE
 from tests.api.operator import install_crd, read_writes
 from tests.api.server import Server
 from tests.cluster import Cluster, clients
 from tests.cluster.paths import state_root
-from tests.support.kube import NAMESPACE, Kube
+from tests.support.kube import Kube
 from tests.support.place import build_name
 from tests.support.wait import record_wait
 

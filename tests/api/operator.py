@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 import yaml
 
 from conch.api.child_kinds import CHILDREN
-from conch.api.kinds import INFERENCE_SERVICE, Ref
+from conch.api.kinds import INFERENCE_SERVICE, NAMESPACE, Ref
 from conch.api.names import CRD_NAME, GROUP, VERSION
 from conch_contract import names
 from tests.cluster import Cluster
 from tests.support.forked import Forked
-from tests.support.kube import NAMESPACE, Kube, KubectlError, Object
+from tests.support.kube import Kube, KubectlError, Object
 from tests.support.ports import free_port
 from tests.support.relay import Relay
 from tests.support.wait import TIMEOUT, until

@@ -25,7 +25,7 @@ from conch.api.kinds import (
 from conch.claims import Claims
 from conch.contests import Contests
 from conch.desire import PodDefaults
-from conch.observe import Store
+from conch.observe import SignaturePolicies, Store
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.signals import Agents, Capacities, Collector, Installations, Warnings
@@ -376,6 +376,7 @@ async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
         reconcile = Reconciler(
             store=store,
             gateways=None,
+            policies=SignaturePolicies(""),
             agents=Agents(queue.add),
             collector=Collector(queue.add),
             capacities=Capacities(queue.add, partial(try_read_capacities, server)),

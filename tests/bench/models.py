@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -156,8 +157,8 @@ def make_pod(store: Store, root: Path) -> Pod:
 
 
 def start(pod: Pod) -> None:
-    """Start a pod, and wait for an answer."""
-    pod.start()
+    """Start a pod, and wait for an answer. The agent is one that imports its libraries, as in a cluster."""
+    pod.start(str(Path(sys.executable).with_name("conch-agent")))
     pod.until_ready()
     assert pod.infer("m", X)["y"] == [3.0, 4.0]
 

@@ -13,6 +13,7 @@ from conch.api import crd
 from conch.api.child_kinds import CHILDREN, WATCHED
 from conch.api.kinds import GATEWAYS
 from conch.api.metrics import API_SERVICE_NAME, TritonMetric
+from conch.api.names import LABEL_MANAGED_BY, LABEL_SIGNATURE_POLICY
 from conch.metrics.settings import MetricsSettings
 from conch.settings import Settings
 from conch.triton import adapter
@@ -318,10 +319,11 @@ def test_the_cluster_role_covers_all_that_is_watched_and_written(default: list[M
     assert verbs["leases"] == {"get"}  # of other installations
 
 
-def test_leases_are_the_only_right_in_the_operators_own_namespace(default: list[Manifest]) -> None:
+def test_leases_and_policies_are_the_only_rights_in_the_operators_own_namespace(default: list[Manifest]) -> None:
     role = one(default, "Role", "conch-operator-leader")
-    create, named, read = role["rules"]
-    assert {resource for rule in role["rules"] for resource in rule["resources"]} == {"leases"}
+    create, named, read, policies = role["rules"]
+    assert {resource for rule in (create, named, read) for resource in rule["resources"]} == {"leases"}
+    assert (policies["resources"], policies["verbs"]) == (["configmaps"], ["list", "watch"])
     assert create["verbs"] == ["create"]
     assert named["resourceNames"] == [Settings.read(environment(default)).lease_name]
     assert named["verbs"] == ["update"]
@@ -333,13 +335,17 @@ def test_every_grant_has_a_reason() -> None:
         assert len(grant.why.split()) > 1, grant
 
 
-def test_watched_namespaces_get_roles_and_the_cluster_none(default: list[Manifest]) -> None:
+def test_watched_namespaces_get_roles_and_the_cluster_one_for_their_labels(default: list[Manifest]) -> None:
     manifests = render({"watchNamespaces": ["one", "two"]})
 
     def of(name: str, kind: str) -> list[Manifest]:
         return [m for m in of_kind(manifests, kind) if m["metadata"]["name"].startswith(name)]
 
     assert not of(OPERATOR, "ClusterRoleBinding")
+    [binding] = of(f"conch-system-{OPERATOR}", "ClusterRoleBinding")
+    [rule] = one(manifests, "ClusterRole", binding["roleRef"]["name"])["rules"]
+    assert (rule["resources"], rule["resourceNames"]) == (["namespaces"], ["one", "two"])
+    assert rule["verbs"] == ["list", "watch"]
     # Of the cluster the metrics API has its own APIService, and may create TokenReviews and SubjectAccessReviews.
     bindings = {m["roleRef"]["name"] for m in of(METRICS_API, "ClusterRoleBinding")}
     assert bindings == {"conch-metrics-api-registration", "system:auth-delegator"}
@@ -362,6 +368,25 @@ def test_watched_namespaces_get_roles_and_the_cluster_none(default: list[Manifes
 def test_the_own_namespace_may_be_watched_too() -> None:
     roles = of_kind(render({"watchNamespaces": ["conch-system"]}), "Role")
     assert len({role["metadata"]["name"] for role in roles}) == len(roles) == 3
+
+
+def test_objects_of_namespaces_with_a_signature_policy_are_protected(default: list[Manifest]) -> None:
+    policy, binding = (one(default, f"ValidatingAdmissionPolicy{part}") for part in ("", "Binding"))
+    assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
+    constraints = policy["spec"]["matchConstraints"]
+    assert constraints["namespaceSelector"]["matchExpressions"] == [
+        {"key": LABEL_SIGNATURE_POLICY, "operator": "Exists"}
+    ]
+    assert constraints["objectSelector"] == {"matchLabels": {LABEL_MANAGED_BY: "conch"}}
+    variables = {each["name"]: each["expression"] for each in policy["spec"]["variables"]}
+    assert variables["isConch"].endswith("'system:serviceaccount:conch-system:conch-operator'")
+    assert not of_kind(render({"signaturePolicies": {"admissionPolicy": False}}), "ValidatingAdmissionPolicy")
+
+
+def test_two_installations_protect_their_own_namespaces_alone() -> None:
+    policy = one(render({"watchNamespaces": ["one", "two"]}), "ValidatingAdmissionPolicy")
+    _, within = policy["spec"]["matchConstraints"]["namespaceSelector"]["matchExpressions"]
+    assert within == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["one", "two"]}
 
 
 def test_rights_can_be_left_to_others() -> None:

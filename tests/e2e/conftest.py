@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from conch.api.kinds import NODE
+from conch.api.kinds import NAMESPACE, NODE
 from tests.cluster.images import IMAGES
 from tests.support import evidence, examples, gateways, store
 from tests.support.gateways import Gateway, Implementation
 from tests.support.gpus import Pretended
-from tests.support.kube import NAMESPACE, SECRET, Kube
+from tests.support.kube import SECRET, Kube
 from tests.support.place import Place, attach_place, build_name, open_place
 from tests.support.service import Service
 from tests.support.shared import run_once

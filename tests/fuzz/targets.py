@@ -154,13 +154,15 @@ def _signatures() -> Iterator[dict[str, Any]]:
 
 def _signature(data: bytes) -> None:
     name = "s3://b/m: model.sig"
-    trust = Trust("team", {"sha256:0": _KEY.public_key()}, (_chain()[1],))
+    trust = Trust("the ConfigMap 'team'", {"sha256:0": _KEY.public_key()}, (_chain()[1],))
     verify_envelope(parse_bundle(data, name), trust, name, datetime.now(UTC))
 
 
 def _certificate(data: bytes) -> None:
     envelope = Envelope(payload=b"{}", signature=b"", certificates=(data,))
-    verify_envelope(envelope, Trust("team", {}, (_chain()[1],)), "s3://b/m: model.sig", datetime.now(UTC))
+    verify_envelope(
+        envelope, Trust("the ConfigMap 'team'", {}, (_chain()[1],)), "s3://b/m: model.sig", datetime.now(UTC)
+    )
 
 
 def _classify(data: bytes) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, names
+from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, SignaturePolicy, names
 from tests.serving import tools
 from tests.serving.processes import Process, until, with_own_shared_memory
 from tests.support.ports import free_port, listens
@@ -51,6 +51,10 @@ class Pod:
         manifest = ModelManifest(models=models, revision=revision, in_place=in_place)
         self._write("manifest", names.MANIFEST_FILE if is_default else f"{revision}.json", manifest.to_json())
 
+    def write_policy(self, policy: SignaturePolicy) -> None:
+        """Write the ConfigMap's file with the policy of the namespace."""
+        self._write("manifest", names.POLICY_FILE, policy.to_json())
+
     def assign(self, revision: str) -> None:
         """Write the pod's annotation with its revision, as the kubelet does after a change; empty: it has none."""
         self._write("manifest", names.REVISION_FILE, revision)
@@ -82,14 +86,15 @@ class Pod:
         (place / f"..{name}").write_text(text)
         (place / f"..{name}").replace(place / name)
 
-    def start(self) -> None:
+    def start(self, program: str = "conch-agent") -> None:
         """Start both containers in a pod's order: Triton once the agent is live."""
-        self.start_agent()
+        self.start_agent(program=program)
         self.start_triton()
 
-    def start_agent(self, *options: str) -> None:
+    def start_agent(self, *options: str, program: str = "conch-agent") -> None:
+        """Start the agent. By its name it is a process whose imports are done; by its path it imports."""
         command = [
-            "conch-agent",
+            program,
             f"--root={self.root}",
             "--host=127.0.0.1",
             f"--port={self.port}",
@@ -205,6 +210,11 @@ class Pod:
         """Return Triton's metrics page."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=20) as answer:
             return str(answer.read().decode())
+
+    def read_agent_metrics(self) -> dict[str, float]:
+        """Return the samples of the agent's metrics by name and labels, as they stand on the page."""
+        lines = (line for line in self._get(names.METRICS_PATH)[1].splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
     def _read_triton(self, path: str) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=20) as answer:

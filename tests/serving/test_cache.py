@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conch_contract import ModelSource, ModelState
+from conch_contract.report import Origin
 from tests.serving.onnx_files import multiply, pack_factor
 from tests.serving.pod import Pod
 from tests.serving.processes import until
@@ -56,6 +57,16 @@ def put_large(store: Store, prefix: str) -> None:
     store.put("models", {**build_double(prefix, 2), f"{prefix}/weights.bin": os.urandom(SIZE)})
 
 
+def serve_once(pod: Pod, source: ModelSource) -> str:
+    """Have a pod serve a model, and end; return the digest of its files."""
+    pod.write_manifest(source)
+    pod.start()
+    pod.until_ready()
+    digest = pod.until_reported().digest
+    pod.stop()
+    return digest
+
+
 def test_ten_pods_download_a_model_once(store: Store, make_pod: MakePod, line: Relay) -> None:
     put_large(store, "shared")
     pods = [make_pod() for _ in range(10)]
@@ -66,6 +77,11 @@ def test_ten_pods_download_a_model_once(store: Store, make_pod: MakePod, line: R
     for pod in pods:
         until(lambda pod=pod: pod.model().state == ModelState.LOADING, "it is laid out", pod.agent)  # type: ignore[misc]
     assert line.passed < SIZE * 1.1
+    pages = [pod.read_agent_metrics() for pod in pods]
+    assert sum(page['conch_model_cache_files_total{model="m",result="miss"}'] for page in pages) == 3
+    assert sum(page['conch_model_cache_files_total{model="m",result="hit"}'] for page in pages) == 3 * 9
+    assert sum(page['conch_model_downloaded_bytes_total{model="m"}'] for page in pages) < SIZE * 1.1
+    assert sum(page['conch_model_cache_waits_total{model="m"}'] for page in pages) > 0
     for pod in pods[:2]:
         pod.start_triton()
         pod.until_ready()
@@ -76,11 +92,7 @@ def test_a_pod_starts_from_the_cache_without_the_store(store: Store, make_pod: M
     put_large(store, "away")
     first, second = make_pod(), make_pod()
     source = build_python("s3://models/away")
-    first.write_manifest(source)
-    first.start()
-    first.until_ready()
-    digest = first.until_reported().digest
-    first.stop()
+    digest = serve_once(first, source)
     line.refuses, line.passed = True, 0
     second.write_manifest(source.model_copy(update={"digest": digest}))
     second.start()
@@ -89,8 +101,43 @@ def test_a_pod_starts_from_the_cache_without_the_store(store: Store, make_pod: M
     assert second.infer("m", X)["y"] == [3.0, 4.0]
     assert report.digest == digest
     assert report.warnings == ()
+    assert report.origin == Origin.CACHE
     assert report.bytes_fetched == report.bytes_total
     assert line.passed == 0
+    page = second.read_agent_metrics()
+    assert page['conch_model_downloaded_bytes_total{model="m"}'] == 0
+    assert page['conch_model_cache_files_total{model="m",result="hit"}'] == 3
+    for phase in ("list", "fetch", "verify", "layout", "load"):
+        assert page[f'conch_model_phase_seconds_count{{model="m",phase="{phase}"}}'] >= 1
+    assert page["conch_pod_start_time_seconds"] < page["conch_pod_ready_time_seconds"]
+
+    def find_first_answer() -> float | None:
+        second.infer("m", X)  # the agent counts those after it has seen that the pod is ready
+        return second.read_agent_metrics().get("conch_pod_first_answer_time_seconds")
+
+    assert until(find_first_answer, "an answer is counted") > page["conch_pod_ready_time_seconds"]
+
+
+def test_a_pod_of_a_new_revision_starts_while_the_store_is_away(store: Store, make_pod: MakePod, line: Relay) -> None:
+    """Its digest is not known yet: the last files of the store serve, until it answers and has the same ones."""
+    store.put("models", build_double("outage", 2))
+    first, second = make_pod(), make_pod()
+    source = build_python("s3://models/outage")
+    digest = serve_once(first, source)
+    line.refuses = True
+    second.write_manifest(source)
+    second.start()
+    second.until_ready()
+    report = second.until_reported()
+    assert second.infer("m", X)["y"] == [3.0, 4.0]
+    assert (report.digest, report.origin) == (digest, Origin.CACHE)
+    [warning] = report.warnings
+    assert warning.reason == "ServedFromCache"
+    assert "s3://models/outage had them at 20" in warning.message
+    assert "cannot be reached" in warning.message
+    line.refuses = False
+    until(lambda: not second.model().warnings, "the store has answered", second.agent)
+    assert second.ready
 
 
 def test_a_killed_agent_is_followed_by_another_pod_where_it_was(store: Store, make_pod: MakePod, line: Relay) -> None:

@@ -60,13 +60,14 @@ def test_an_agent_killed_in_a_download_goes_on_where_it_was(store: Store, pod: P
 
 
 def test_a_source_that_changes_in_a_download_is_never_mixed(store: Store, pod: Pod, line: Relay) -> None:
-    old, new = os.urandom(SIZE), os.urandom(SIZE)
+    size = 128 * 1024 * 1024  # more than the agent reads at once: eight ranges of 8 MiB
+    old, new = os.urandom(size), os.urandom(size)
     store.put("models", {**build_double("mixed", 2), "mixed/weights.bin": old})
     line.rate = 16 * 1024 * 1024
     pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
     pod.write_manifest(build_python("s3://models/mixed"))
     pod.start()
-    until(lambda: pod.model().bytes_fetched > SIZE // 3, "a third is fetched", pod.agent)
+    until(lambda: pod.model().bytes_fetched > size // 4, "a quarter is fetched", pod.agent)
     line.rate = 64 * 1024  # the old content must not be through before the new one is there
     store.put("models", {"mixed/weights.bin": new})
     line.rate = 0

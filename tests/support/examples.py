@@ -78,6 +78,7 @@ def all_examples() -> list[Example]:
         "autoscaling": magika,
         "keda": magika,
         "cache": magika,
+        "mirrors": magika,
         "canary": magika,
         "response-cache": magika,
         "swap": magika,
@@ -107,6 +108,7 @@ def all_examples() -> list[Example]:
 def upload(store: Store) -> None:
     """Upload every model that an example reads from S3."""
     store.upload("s3://models/magika", {"model.onnx": filetypes.MODEL})
+    store.upload("s3://models/magika-copy", {"model.onnx": filetypes.MODEL})
     store.upload("s3://models/magika-v2", {"1/model.onnx": filetypes.MODEL})
     store.upload("s3://models/double", {"model.py": MODELS / "double" / "model.py"})
     store.upload("s3://models/magika-signed", sign_model(filetypes.MODEL))

@@ -27,7 +27,7 @@ _PROGRAMS: Final = {
     "conch-agent": "conch_agent.main",
 }
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(sorted(_PROGRAMS.values()))
+_server.set_forkserver_preload([*sorted(_PROGRAMS.values()), "conch_agent.program"])  # which conch-agent imports late
 
 
 class Forked:

@@ -30,7 +30,6 @@ Object = dict[str, Any]
 Manifest = Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Connect = Callable[[], http.client.HTTPConnection]
 
-NAMESPACE: Final = Kind("", "v1", "Namespace", "namespaces")
 SECRET: Final = Kind("", "v1", "Secret", "secrets")
 _START_SECONDS: Final = 15
 _SECONDS: Final = 30.0  # for one answer of the API server

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conch.api.kinds import SERVICE
+from conch.api.kinds import NAMESPACE, SERVICE
 from conch.api.names import CRD_NAME
 from tests.cluster import Cluster, clients, images
 from tests.cluster.cluster import DEFAULT_NAME
-from tests.support.kube import NAMESPACE, Kube, KubectlError
+from tests.support.kube import Kube, KubectlError
 from tests.support.ports import free_port, listens
 from tests.support.wait import TIMEOUT, until
 

@@ -53,7 +53,7 @@ from conch.observe.fields import mapping
 from conch.observe.gateways import GatewayKey, list_gateways
 from conch.observe.measured import Measured, Totals
 from conch.plan import Action, Adopt, Apply, Assign, Delete, Release, Step, find_unwritten, plan
-from conch_contract import AgentReport, JobReport, ModelManifest, ModelReport, ModelState, names
+from conch_contract import AgentReport, JobReport, ModelManifest, ModelReport, ModelState, SignaturePolicy, names
 from conch_contract.revision_jobs import RevisionJob
 
 KEY = ServiceKey("demo", "magika")
@@ -99,6 +99,7 @@ class Cluster:
         self.defaults = defaults
         self.metrics_api: MetricsApi = metrics_api
         self.prometheus = prometheus
+        self.policy: SignaturePolicy | None = None  # of the namespace
         self.now = 1_000_000.0
         self.objects: dict[Ref, dict[str, Any]] = {}
         self.reports: dict[str, AgentReport] = {}
@@ -311,7 +312,15 @@ class Cluster:
 
     def snapshot(self) -> Snapshot:
         """Return the snapshot of the service, with reports, measurements, warnings and capacity."""
-        snapshot = observe(self.store, KEY, self.now, self.gateways, self.metrics_api, prometheus=self.prometheus)
+        snapshot = observe(
+            self.store,
+            KEY,
+            self.now,
+            self.gateways,
+            self.metrics_api,
+            prometheus=self.prometheus,
+            policy=self.policy,
+        )
         assert isinstance(snapshot, Snapshot)
         snapshot = snapshot.without_future_times()
         measured = {

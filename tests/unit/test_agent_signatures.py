@@ -593,7 +593,7 @@ async def test_the_example_is_signed_by_the_key_that_its_config_map_has(tmp_path
 
 
 def test_the_agent_imports_cryptography_for_models_with_a_signature_alone() -> None:
-    _run("-c", "import sys, conch_agent.main; sys.exit('cryptography' in sys.modules)")
+    _run("-c", "import sys, conch_agent.program; sys.exit('cryptography' in sys.modules)")
     _run("-c", "import sys, conch_agent.signatures.trust; sys.exit('sigstore' in sys.modules)")
 
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from conch.api.kinds import AUTOSCALER, CONFIG_MAP, DEPLOYMENT, HTTP_ROUTE, SERVICE, Ref, ServiceKey
 from conch.contests import FIRST_DELAY, LONGEST_DELAY, QUIET, SHORT_DELAY, WINDOW, WRITES, Contest, Contests
-from conch.observe import Store
+from conch.observe import SignaturePolicies, Store
 from conch.observe.managers import find_managers
 from conch.plan import ABSENT, Apply, Delete
 from conch.reconcile import Reconciler
@@ -224,6 +224,7 @@ class Overwritten:
         self.reconcile = Reconciler(
             store=self.store,
             gateways=None,
+            policies=SignaturePolicies(""),
             agents=nothing,
             collector=nothing,
             capacities=nothing,

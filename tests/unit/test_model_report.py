@@ -40,6 +40,7 @@ READY = ModelSnapshot(
     warmup_digest="",
     changed_warmup="",
     config=(),
+    source_warning=None,
 )
 
 

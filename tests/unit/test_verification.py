@@ -81,7 +81,7 @@ def test_a_variant_of_other_files_has_no_digest_of_the_predictors(changes: dict[
     assert models[0].get("storage") == storage
 
 
-@pytest.mark.parametrize(("reported", "shown"), [(("Digest",), 1), (("x" * 3000,) * 1000, 2)])
+@pytest.mark.parametrize(("reported", "shown"), [(("Digest",), 1), (("x" * 3000,) * 1000, 3)])
 def test_the_status_has_the_checks_that_files_have_passed(reported: tuple[str, ...], shown: int) -> None:
     cluster = Cluster(build_manifest())
     cluster.reconcile()

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 
 from conch import logs, shutdown
 from conch.api.child_kinds import watched_kinds
-from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, LEASE, kind_of
+from conch.api.kinds import CONFIG_MAP, GATEWAYS, INFERENCE_SERVICE, LEASE, NAMESPACE, Kind, kind_of
 from conch.blocking import report_blocking
 from conch.claims import Claims
 from conch.clock import SteadyClock
@@ -25,7 +25,7 @@ from conch.contests import Contests
 from conch.desire import PodDefaults
 from conch.events.handlers import EventHandlers
 from conch.nesting import allow_deep_objects
-from conch.observe import Gateways, Store, owner_key
+from conch.observe import Gateways, SignaturePolicies, Store, owner_key
 from conch.observe.capacity import Capacity
 from conch.preflight import check_permissions
 from conch.queue import WorkQueue
@@ -56,7 +56,8 @@ async def watch_and_reconcile(settings: Settings, server: Server, store: Store, 
     gateways = None if settings.namespaces else Gateways()
     kinds = [kind for kind in watched_kinds(with_keda=settings.metrics_api == "keda") if kind != INFERENCE_SERVICE]
     kinds += GATEWAYS if gateways is not None else ()
-    handlers = EventHandlers(store, gateways, queue)
+    policies = SignaturePolicies(settings.lease_namespace)
+    handlers = EventHandlers(store, gateways, queue, policies)
     clock = SteadyClock()
     reader = Reader()  # one for all collectors: the answers of a namespace share its part of the time
     agents, collector = Agents(queue.add, reader), Collector(queue.add, reader, clock, settings.prometheus_servers)
@@ -70,6 +71,7 @@ async def watch_and_reconcile(settings: Settings, server: Server, store: Store, 
     reconcile = Reconciler(
         store=store,
         gateways=gateways,
+        policies=policies,
         agents=agents,
         collector=collector,
         capacities=capacities,
@@ -93,8 +95,13 @@ async def watch_and_reconcile(settings: Settings, server: Server, store: Store, 
         watches = await stack.enter_async_context(await Server.connect(connections=0))
         async with asyncio.TaskGroup() as group:
             # Services first: the memory for their children depends on their number.
-            for some in ((INFERENCE_SERVICE,), kinds):
-                informers = handlers.build_informers(watches, some, settings.namespaces)
+            policy_informers = handlers.build_policy_informers(watches, settings.namespaces)
+            services = handlers.build_informers(watches, (INFERENCE_SERVICE,), settings.namespaces)
+            for informers in (
+                services,
+                policy_informers,
+                handlers.build_informers(watches, kinds, settings.namespaces),
+            ):
                 for informer in informers:
                     group.create_task(informer.run())
                 for informer in informers:
@@ -146,12 +153,19 @@ async def run(settings: Settings) -> None:
                 settings.namespaces,
                 health,
                 cluster_kinds=() if settings.namespaces else GATEWAYS,
-                calls=[(LEASE, election.check)] if election else (),
+                calls=[*([(LEASE, election.check)] if election else ()), *_list_policy_checks(server, settings)],
             )
             health.set_ready("standing by")
             await (lead(election, work) if election else work())
         except asyncio.CancelledError:
             _log.info("stopping")
+
+
+def _list_policy_checks(server: Server, settings: Settings) -> list[tuple[Kind, Callable[[], Awaitable[None]]]]:
+    """Return the calls that read signature policies: without one of them, models might be loaded unsigned."""
+    checks = [(NAMESPACE, partial(server.check_list, NAMESPACE, "", name)) for name in settings.namespaces or ("",)]
+    home = settings.lease_namespace
+    return [*checks, *([(CONFIG_MAP, partial(server.check_list, CONFIG_MAP, home))] if home else [])]
 
 
 async def lead(election: Election, work: Callable[[], Awaitable[None]]) -> None:

@@ -32,7 +32,7 @@ from conch.decide import (
     needs_capacity,
 )
 from conch.desire import PodDefaults, desire
-from conch.observe import Gateways, Store, Unreadable, observe
+from conch.observe import Gateways, SignaturePolicies, Store, Unreadable, observe
 from conch.observe.compare import fingerprint
 from conch.observe.fields import mapping
 from conch.observe.managers import find_managers
@@ -52,6 +52,7 @@ class Reconciler:
 
     store: Store
     gateways: Gateways | None  # None: they are not watched
+    policies: SignaturePolicies
     agents: Agents
     collector: Collector
     capacities: Capacities
@@ -95,7 +96,15 @@ class Reconciler:
         if not await self.claims.is_ours(key, body):
             self._forget(key)
             return Outcome(yields=True)
-        snapshot = observe(self.store, key, self.clock(), self.gateways, self.metrics_api, prometheus=self.prometheus)
+        snapshot = observe(
+            self.store,
+            key,
+            self.clock(),
+            self.gateways,
+            self.metrics_api,
+            prometheus=self.prometheus,
+            policy=self.policies.find(key.namespace),
+        )
         if snapshot is None:
             return Outcome()
         if isinstance(snapshot, Unreadable):

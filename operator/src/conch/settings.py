@@ -36,7 +36,7 @@ class Settings:
     log_level: str  # CONCH_LOG_LEVEL: info
     probe_port: int  # CONCH_PROBE_PORT, /healthz and /readyz: 8080
     metrics_port: int  # CONCH_METRICS_PORT, /metrics: 9090
-    lease_namespace: str  # CONCH_LEASE_NAMESPACE: none, without leader election
+    lease_namespace: str  # CONCH_LEASE_NAMESPACE, that of signature policies too: none, without leader election
     lease_name: str  # CONCH_LEASE_NAME: conch-operator
     identity: str  # POD_NAME: host and process
     workers: int  # CONCH_WORKERS, services that are reconciled at a time: 16

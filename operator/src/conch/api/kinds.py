@@ -53,6 +53,7 @@ ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpoin
 EVENT: Final = Kind("events.k8s.io", "v1", "Event", "events")
 NODE: Final = Kind("", "v1", "Node", "nodes")
 RESOURCE_QUOTA: Final = Kind("", "v1", "ResourceQuota", "resourcequotas")
+NAMESPACE: Final = Kind("", "v1", "Namespace", "namespaces")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 
 API_SERVICE: Final = Kind("apiregistration.k8s.io", "v1", "APIService", "apiservices")

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import DurationText, ObjectName, Part, duration_rule, duration_seconds
+from conch.api._base import DurationText, ObjectName, Part, duration_rule, duration_seconds, list_map_key
 from conch.api.cel import Choice, Rule, rules
 from conch.api.verification import Verification
 from conch_contract.formats import FORMATS, OTHER_FORMATS, FormatName
@@ -20,15 +20,20 @@ _SECRET_SCHEMES: Final = tuple(scheme for scheme in SCHEMES.values() if scheme.s
 _SECRET_NAMES: Final = join_words(list_names(_SECRET_SCHEMES), "and")
 
 
+def _if_set(field: str, uri_present: str, condition: str) -> str:
+    """Return CEL that is true if a field of storage is absent, or some CEL is true; also without a storageUri."""
+    absent = ["!has(self.storage)", f"!has(self.storage.{field})", *([f"!{uri_present}"] if uri_present else [])]
+    return " || ".join((*absent, condition))
+
+
 def secret_rule(uri_present: str = "") -> Rule:
     """Return the rule of a model whose scheme takes no Secret.
 
     Args:
         uri_present: CEL that is true where storageUri is present; empty: it is required.
     """
-    absent = ["!has(self.storage)", "!has(self.storage.secretRef)", *([f"!{uri_present}"] if uri_present else [])]
     return Rule(
-        " || ".join((*absent, f"self.storageUri.matches('^({'|'.join(list_names(_SECRET_SCHEMES))})://')")),
+        _if_set("secretRef", uri_present, f"self.storageUri.matches('^({'|'.join(list_names(_SECRET_SCHEMES))})://')"),
         message=f"storage.secretRef is used with {_SECRET_NAMES} only; remove it, or change the scheme of storageUri",
         path=".storage",
     )
@@ -40,11 +45,23 @@ def watch_rule(uri_present: str = "") -> Rule:
     Args:
         uri_present: As in `secret_rule`.
     """
-    absent = ["!has(self.storage)", "!has(self.storage.watch)", *([f"!{uri_present}"] if uri_present else [])]
     return Rule(
-        " || ".join((*absent, "self.storage.watch == 'Off'", "!self.storageUri.matches('^file://')")),
+        _if_set("watch", uri_present, "self.storage.watch == 'Off' || !self.storageUri.matches('^file://')"),
         message="storage.watch needs a store that all pods read, not file; remove it, or use a scheme such as pvc",
         path=".storage.watch",
+    )
+
+
+def mirror_rule(uri_present: str = "") -> Rule:
+    """Return the rule of a model with its storageUri among its mirrors.
+
+    Args:
+        uri_present: As in `secret_rule`.
+    """
+    return Rule(
+        _if_set("mirrors", uri_present, "!self.storage.mirrors.exists(m, m.uri == self.storageUri)"),
+        message="a mirror has the same URI as storageUri; remove it",
+        path=".storage.mirrors",
     )
 
 
@@ -153,6 +170,24 @@ class SecretRef(Part):
     """Name of the Secret."""
 
 
+# The rules of storageUri in short, since each model of the CRD has them: the agent refuses what they let pass.
+_MIRRORS_RULE: Final = Rule(
+    rf"self.all(m, m.uri.matches('^({'|'.join(list_names())})://[^\\s]+$') && !m.uri.matches('/[.][.]?(/|$)')"
+    f" && (!has(m.secretRef) || m.uri.matches('^({'|'.join(list_names(_SECRET_SCHEMES))})://')))",
+    message=f"a mirror has a uri as storageUri, and a secretRef for {_SECRET_NAMES} only; correct it, such as"
+    f" {SCHEMES['s3'].example}",
+)
+
+
+class Mirror(Part):
+    """Another place of the model's files."""
+
+    uri: Annotated[str, Field(max_length=1024)]
+    """URI of the files, in the form of storageUri."""
+    secret_ref: SecretRef | None = None
+    """Its Secret. Absent: none."""
+
+
 WatchMode = Literal["Off", "Report", "Rollout"]
 
 
@@ -186,6 +221,8 @@ class Storage(Part):
         SecretRef | None,
         Field(description=f"Secret with credentials and settings of the storage, for {_SECRET_NAMES}."),
     ] = None
+    mirrors: Annotated[tuple[Mirror, ...], Field(max_length=4), list_map_key("uri"), _MIRRORS_RULE] = ()
+    """Other places of the same files, tried in this order if storageUri fails."""
     verify: Verification | None = None
     """Checks of the files before Triton reads them."""
     decrypt: Decryption | None = None
@@ -200,7 +237,7 @@ class Storage(Part):
 class Model(Part):
     """The model, its format and its storage."""
 
-    model_config = ConfigDict(json_schema_extra=rules(secret_rule(), watch_rule()))
+    model_config = ConfigDict(json_schema_extra=rules(secret_rule(), watch_rule(), mirror_rule()))
 
     name: TritonName | None = None
     """Name of the model in Triton. Absent: the name of the InferenceService."""
@@ -226,3 +263,19 @@ class Model(Part):
     def secret(self) -> str | None:
         """Name of the Secret of the storage; None: there is none."""
         return self.storage.secret_ref.name if self.storage and self.storage.secret_ref else None
+
+    @property
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """Other places of the files."""
+        return self.storage.mirrors if self.storage else ()
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """URIs of all places of the files."""
+        return (self.storage_uri, *(mirror.uri for mirror in self.mirrors))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Names of the Secrets of all places, each once."""
+        of_mirrors = (mirror.secret_ref.name for mirror in self.mirrors if mirror.secret_ref)
+        return tuple(dict.fromkeys(name for name in (self.secret, *of_mirrors) if name))

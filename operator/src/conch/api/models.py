@@ -13,6 +13,7 @@ from conch.api.model import (
     StorageUri,
     TritonName,
     cel_may_be_folder,
+    mirror_rule,
     secret_rule,
     watch_rule,
 )
@@ -50,6 +51,7 @@ class NamedModel(Model):
         json_schema_extra=rules(
             secret_rule(),
             watch_rule(),
+            mirror_rule(),
             program_rule("self"),
             Rule(
                 f"self.modelFormat.name != '{REPOSITORY}'",
@@ -96,7 +98,7 @@ class VariantNamedModel(Part):
     """Differences of a variant from a model of several. triton replaces that of the model; it takes the others."""
 
     model_config = ConfigDict(
-        json_schema_extra=rules(secret_rule("has(self.storageUri)"), watch_rule("has(self.storageUri)"))
+        json_schema_extra=rules(*(rule("has(self.storageUri)") for rule in (secret_rule, watch_rule, mirror_rule)))
     )
 
     name: TritonName

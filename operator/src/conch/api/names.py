@@ -47,6 +47,13 @@ ANNOTATION_CONTENTS: Final = f"{GROUP}/contents"
 # On the ControllerRevision of a revision that other pods than its own serve: the workload of these pods.
 ANNOTATION_WORKLOAD: Final = f"{GROUP}/workload"
 
+# On a Namespace, by its administrator: the signature policy that its models need. It is the name of a ConfigMap in the
+# operator's namespace, which has the label of policies of that kind, and as an annotation the path of the signatures.
+LABEL_SIGNATURE_POLICY: Final = f"{GROUP}/signature-policy"
+LABEL_POLICY: Final = f"{GROUP}/policy"
+SIGNATURE_POLICY: Final = "signature"
+ANNOTATION_SIGNATURE_PATH: Final = f"{GROUP}/signature-path"
+
 # On a serving pod: the revision that it has to serve, since when, and where it gets requests while it loads that one,
 # the revision that it serves until then. A new pod has none of them, and serves the revision of the others.
 ANNOTATION_ASSIGNED: Final = f"{GROUP}/assigned"
@@ -78,7 +85,8 @@ class ConditionType(StrEnum):
     ROLLOUT_COMPLETE = "RolloutComplete"
     AUTOSCALING = "Autoscaling"
     TRAFFIC_PROGRAMMED = "TrafficProgrammed"
-    SOURCE_UP_TO_DATE = "SourceUpToDate"
+    SOURCE_UP_TO_DATE = "SourceUpToDate"  # present where sources are watched
+    SIGNATURE_POLICY = "SignaturePolicy"  # present where the namespace has one
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
 
@@ -114,7 +122,10 @@ class StrategyName(StrEnum):
 
 
 class Admission(StrEnum):
-    """Whether GPUs are free for the pods of a rollout beside those of the stable revision. Decided once a rollout."""
+    """Whether GPUs are free for the pods of a rollout beside those of the stable revision. Decided once a rollout.
+
+    Pending is also one that waits for a signature policy that can be read.
+    """
 
     PENDING = "Pending"  # the candidate has no pods yet
     ADMITTED = "Admitted"

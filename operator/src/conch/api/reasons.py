@@ -69,6 +69,17 @@ class Reason(StrEnum):
     UP_TO_DATE = "UpToDate", REVISION, "The revision that serves has the content of the watched sources."
     NEW_CONTENT = "NewContent", REVISION, "A watched source has other content than the revision that serves."
     SOURCE_UNREADABLE = "SourceUnreadable", REVISION, "Pods cannot list a watched source."
+    MODELS_SIGNED = "ModelsSigned", REVISION, "All models have the signature that the namespace's policy requires."
+    MODELS_NOT_SIGNED = (
+        "ModelsNotSigned",
+        REVISION,
+        "Pods serve models that lack the signature of the namespace's policy, since they loaded them before.",
+    )
+    SIGNATURE_POLICY_UNREADABLE = (
+        "SignaturePolicyUnreadable",
+        REVISION,
+        "The namespace names a signature policy that does not exist or cannot be read, so that no model is loaded.",
+    )
     NOT_ANSWERING = "NotAnswering", REVISION, "No pod of the revision is ready."
     ENDPOINTS_MISSING = "EndpointsMissing", REVISION, "A ready pod is in no EndpointSlice of its revision's Service."
     POD_TEMPLATE_MISSING = (

@@ -28,7 +28,7 @@ class Condition(Part):
     """One aspect of the service's state (metav1.Condition)."""
 
     type: str
-    """Type of the condition: Ready, Serving, RolloutComplete, Autoscaling, TrafficProgrammed, Reconciling or
+    """Type: Ready, Serving, RolloutComplete, Autoscaling, TrafficProgrammed, SignaturePolicy, Reconciling or
     Stalled."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""
@@ -85,7 +85,7 @@ class ModelStatus(Part):
     digest: str = ""
     """Digest of the fetched files, sha256:<hex>."""
     verified: tuple[Text, ...] = ()
-    """Checks of storage.verify that the files have passed: Digest, Signature."""
+    """Checks that the files have passed: Digest, Signature, SignaturePolicy."""
     signer: Text = ""
     """Whose signature the files have: sha256: of the public key, a certificate or an identity. Empty: none."""
     sequences: bool = False

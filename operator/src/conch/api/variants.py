@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from conch.api._base import Part, list_map_key
 from conch.api.autoscaling import Autoscaling
 from conch.api.cel import Rule, rules
-from conch.api.model import ModelFormat, Storage, StorageUri, secret_rule, watch_rule
+from conch.api.model import ModelFormat, Storage, StorageUri, mirror_rule, secret_rule, watch_rule
 from conch.api.models import MAX_MODELS, VariantNamedModel
 from conch.api.numbers import Percent
 from conch.api.pod import LongestRequest, Pod, Resources
@@ -28,7 +28,7 @@ class VariantModel(Part):
     """The model of a variant. It has the same name as that of the predictor."""
 
     model_config = ConfigDict(
-        json_schema_extra=rules(secret_rule("has(self.storageUri)"), watch_rule("has(self.storageUri)"))
+        json_schema_extra=rules(*(rule("has(self.storageUri)") for rule in (secret_rule, watch_rule, mirror_rule)))
     )
 
     model_format: ModelFormat | None = None
@@ -158,13 +158,14 @@ def _merge_model(model: dict[str, Any], changes: dict[str, Any]) -> dict[str, An
 
 
 def _fit_storage(model: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the storage of a model for another storageUri: without its digest, and if need be its Secret."""
+    """Return the storage of a model for another storageUri: without digest and mirrors, and if need be its Secret."""
     storage = dict(model.get("storage", {}))
     if _scheme(changes) != _scheme(model):
         storage.pop("secretRef", None)
     if _scheme(changes) == "file":
         storage = {field: value for field, value in storage.items() if field not in {"watch", "refresh"}}
     if changes["storageUri"] != model.get("storageUri"):
+        storage.pop("mirrors", None)
         storage["verify"] = {check: value for check, value in storage.get("verify", {}).items() if check != "digest"}
     return {field: value for field, value in storage.items() if value}
 

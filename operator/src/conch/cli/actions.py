@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from conch.api import Admission, InferenceService, RolloutPhase, RolloutStatus, StepInForce
+from conch.api.reasons import Reason
 from conch.cli.options import CommandError
 from conch.cli.track import describe_subject, describe_track, format_arguments, format_status_hint
 from conch.decide.rollout.request import Request, Verb
@@ -42,9 +43,10 @@ def promote(service: InferenceService, now: float, *, full: bool) -> RequestUpda
         )
         return RequestUpdate(_build_request("promote", service, now), message)
     if rollout.admission == Admission.PENDING:
-        message = (
-            f"{rollout.revision} starts its pods although the GPUs do not suffice; pods without a GPU stay Pending."
-        )
+        what = "the GPUs do not suffice; pods without a GPU stay Pending."
+        if rollout.reason == Reason.SIGNATURE_POLICY_UNREADABLE:
+            what = "the signature policy cannot be read; they load no model until it can."
+        message = f"{rollout.revision} starts its pods although {what}"
         return RequestUpdate(_build_request("promote", service, now, rollout.step), message)
     message = f"{rollout.revision} continues from step {rollout.step} ({format_step(steps[rollout.step])})."
     return RequestUpdate(_build_request("promote", service, now, rollout.step), message)

@@ -23,6 +23,7 @@ from conch.decide.strategies import strategy_of
 from conch.desire import PodDefaults, desire
 from conch.observe import Store, Track, Unreadable, observe
 from conch.observe.capacity import Capacity
+from conch.observe.signature_policies import find_written_policy
 from conch.plan import Action, Adopt, Apply, ApplyRejected, Assign, Delete, find_unwritten, plan
 from conch.traffic import router_of
 from conch.triton import ConfiguredValue, list_configured_values
@@ -114,7 +115,8 @@ def build_preview(
     store = Store()
     for body in bodies:
         store.put(body)
-    snapshot = observe(store, key, now, None, settings.metrics_api, prometheus=settings.prometheus)
+    policy = find_written_policy(store.objects(key).values())  # its user may not read the namespace's own
+    snapshot = observe(store, key, now, None, settings.metrics_api, prometheus=settings.prometheus, policy=policy)
     if snapshot is None:
         raise CommandError(f"{key} is being deleted; wait until it is gone, and repeat the command")
     if isinstance(snapshot, Unreadable):

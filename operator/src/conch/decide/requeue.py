@@ -14,6 +14,7 @@ from conch.decide.gates import build_queries
 from conch.decide.mirror import ARRIVING, shadows
 from conch.decide.rollout.waits import seconds_to_wait
 from conch.decide.scale_to_zero import is_scaled_to_zero
+from conch.decide.signatures import is_signed
 from conch.decide.source import find_watching_pod, seconds_to_refresh
 from conch.decide.state import RolloutState
 from conch.decide.strategies import strategy_of
@@ -21,7 +22,7 @@ from conch.decide.warmup import warmed
 from conch.observe import Pod, Snapshot, Track
 from conch.observe.jobs import has_failed
 from conch.observe.measured import PrometheusQuery
-from conch_contract import ModelState
+from conch_contract import ModelState, SignaturePolicy
 from conch_contract.report import TRANSIENT_WARNINGS
 from conch_contract.revision_jobs import REVISION_JOBS, WARMUP
 
@@ -42,7 +43,8 @@ def find_unreported_pods(snapshot: Snapshot) -> tuple[Pod, ...]:
 
     Of a settled fleet without watched sources there are none.
     """
-    reported = {revision.name: _is_reported(snapshot.now, revision) for revision in snapshot.service.status.revisions}
+    policy = snapshot.signature_policy
+    reported = {each.name: _is_reported(snapshot.now, each, policy) for each in snapshot.service.status.revisions}
     watching = {pod.uid for pod in map(find_watching_pod, snapshot.tracks) if pod is not None}
     return tuple(
         pod
@@ -130,7 +132,7 @@ def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[fl
         revision = track.service.status.revision(wanted)
         if not _are_all_ready(track, wanted) and not is_scaled_to_zero(track, state, wanted):
             yield _limit_report_wait(age(track, wanted))
-        elif revision is None or not _is_reported(track.now, revision):
+        elif revision is None or not _is_reported(track.now, revision, track.signature_policy):
             yield MAX_REPORT_SECONDS if revision is None or not _has_been_up(track.now, revision) else REPORT_PATIENCE
     if state is not None:
         rollout = track.service.spec.rollout
@@ -165,11 +167,14 @@ def _are_all_ready(track: Track, name: str) -> bool:
     return len(pods) + len(others) >= track.replicas(workload) > 0 and all(pod.ready for pod in pods)
 
 
-def _is_reported(now: float, revision: RevisionStatus) -> bool:
+def _is_reported(now: float, revision: RevisionStatus, policy: SignaturePolicy | None) -> bool:
     """Whether the status has every model's digest and state Ready. After a minute without reports it counts as such.
 
-    Not with a warning that ends while the pod stays ready.
+    Not with a warning that ends while the pod stays ready, nor with a model that lacks the signature of the policy in
+    force: whether it has it depends on all pods.
     """
+    if not all(is_signed(model, policy) for model in revision.models):
+        return False
     warnings = {warning.reason for model in revision.models for warning in model.warnings}
     if warnings & TRANSIENT_WARNINGS:
         return False

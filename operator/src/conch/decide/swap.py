@@ -119,11 +119,14 @@ def _list_warmup_config_maps(warmed: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _select_mounts(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what pods mount for models: Secrets, with folders of their own if there are several, claims and keys."""
-    refs = (text(mapping(mapping(model.get("storage")).get("secretRef")).get("name")) for model in models)
+    mirrors = [mirror for model in models for mirror in mappings(mapping(model.get("storage")).get("mirrors"))]
+    storages = [*(mapping(model.get("storage")) for model in models), *mirrors]
+    refs = (text(mapping(storage.get("secretRef")).get("name")) for storage in storages)
     secrets = [ref for ref in dict.fromkeys(refs) if ref]
-    mounts = dict.fromkeys(filter(None, (_find_mount(text(model.get("storageUri"))) for model in models)))
+    uris = [text(model.get("storageUri")) for model in models] + [text(mirror.get("uri")) for mirror in mirrors]
+    mounts = dict.fromkeys(filter(None, map(_find_mount, uris)))
     found = {
-        "storage": (secrets, len(models) > 1) if secrets else None,
+        "storage": (secrets, len(models) > 1 or bool(mirrors)) if secrets else None,
         "storageUri": list(mounts),
         "storage.verify.signature.configMapRef": _list_trusted(models),
         "storage.decrypt.secretRef": _list_key_secrets(models),

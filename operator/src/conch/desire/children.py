@@ -47,7 +47,7 @@ def _build_track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
         revisions = {revision.name: revision for revision in rendered if revision is not None}
         manifests += [build_controller_revision(service, revision) for revision in revisions.values()]
         for revision in revisions.values():
-            manifests += build_revision_objects(service, workload, revision)
+            manifests += build_revision_objects(track, workload, revision)
         origin = revisions.get(workload.name) or track.revisions.get(workload.name)
         names = sorted(workload.revisions, key=lambda name: name != workload.main)
         manifests += build_workload(track, workload, origin, [revisions.get(name) for name in names])

@@ -7,7 +7,7 @@ The agent starts first (it writes the control key), is ready when its models are
 import math
 from typing import Any, Final
 
-from conch.api import InferenceService, Model, Predictor
+from conch.api import InferenceService, Predictor
 from conch.api.meta import Manifest, pod_labels
 from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
@@ -133,7 +133,7 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
         {"name": volume, "mountPath": f"{names.DECRYPTION_DIR}/{secret}", "readOnly": True}
         for volume, secret in _name_volumes(_KEYS, list_key_secrets(service.models))
     ]
-    if any(_find_mount(model) == Mount.USER_VOLUMES for model in service.models):
+    if any(_find_mount(uri) == Mount.USER_VOLUMES for model in service.models for uri in model.uris):
         mounts += [mount.to_wire() for mount in service.spec.predictor.pod.volume_mounts]
     return {
         "name": names.AGENT_CONTAINER,
@@ -228,13 +228,21 @@ def _build_volumes(service: InferenceService, workload: str, defaults: PodDefaul
 
 def _list_secrets(service: InferenceService) -> list[str]:
     """Return the names of the storage Secrets, in the order of the models."""
-    return list(dict.fromkeys(model.secret for model in service.models if model.secret))
+    return list(dict.fromkeys(secret for model in service.models for secret in model.secrets))
 
 
 def _get_secret_folder(service: InferenceService, secret: str) -> str:
-    """Return the folder at which a storage Secret is mounted: of several models each Secret has its own."""
-    is_one = len(service.models) == 1
-    return names.STORAGE_SECRET_DIR if is_one else f"{names.STORAGE_SECRETS_DIR}/{secret}"
+    """Return the folder at which a storage Secret is mounted: of several places each Secret has its own."""
+    return names.STORAGE_SECRET_DIR if has_one_place(service) else f"{names.STORAGE_SECRETS_DIR}/{secret}"
+
+
+def has_one_place(service: InferenceService) -> bool:
+    """Return True if the files of a service are at one place, whose Secret needs no name in the manifest.
+
+    Args:
+        service: The service.
+    """
+    return sum(len(model.uris) for model in service.models) == 1
 
 
 def _name_volumes(name: str, objects: list[str]) -> list[tuple[str, str]]:
@@ -254,8 +262,8 @@ def _list_warmup_config_maps(service: InferenceService) -> list[str]:
 
 
 def _list_claims(service: InferenceService) -> list[str]:
-    """Return the PersistentVolumeClaims of storageUris whose scheme mounts one, in the order of the models."""
-    uris = (model.storage_uri for model in service.models if _find_mount(model) == Mount.CLAIM)
+    """Return the PersistentVolumeClaims of places whose scheme mounts one, in the order of the models."""
+    uris = (uri for model in service.models for uri in model.uris if _find_mount(uri) == Mount.CLAIM)
     return list(dict.fromkeys(uri.partition("://")[2].partition("/")[0] for uri in uris))
 
 
@@ -270,9 +278,9 @@ def _name_claim_volumes(service: InferenceService) -> list[tuple[str, str]]:
     return [(_CACHE if cache and claim == cache.claim_name else volume, claim) for volume, claim in volumes]
 
 
-def _find_mount(model: Model) -> Mount:
-    """Return what the agent mounts for the scheme of storageUri."""
-    scheme = find_scheme(model.storage_uri)
+def _find_mount(uri: str) -> Mount:
+    """Return what the agent mounts for the scheme of a URI."""
+    scheme = find_scheme(uri)
     return scheme.mount if scheme else Mount.NONE
 
 

@@ -21,13 +21,14 @@ from conch.api.names import (
 )
 from conch.api.text import clean
 from conch.desire.defaults import PodDefaults
-from conch.desire.pod import build_pod_template
+from conch.desire.pod import build_pod_template, has_one_place
 from conch.desire.verification import build_decryption, build_verification
 from conch.observe import Revision, Track
 from conch.observe.contents import Content, Contents, encode_contents, limit_contents
 from conch.triton import build_model_config, build_warmup, has_response_cache
 from conch_contract import (
     AgentReport,
+    Mirror,
     ModelManifest,
     ModelReport,
     ModelSource,
@@ -142,13 +143,17 @@ def build_model_manifest(service: InferenceService, sources: Mapping[str, str] =
         sources: As in `build_revision`.
     """
     warmup = build_warmup(service.spec.predictor.warmup)
-    is_one = len(service.models) == 1
+    is_one = has_one_place(service)
     models = [
         ModelSource(
             name=model.name,
             format=model.model_format.name,
             storage_uri=model.storage_uri,
             secret="" if is_one else model.secret or "",
+            mirrors=tuple(
+                Mirror(uri=mirror.uri, secret=mirror.secret_ref.name if mirror.secret_ref else "")
+                for mirror in model.mirrors
+            ),
             verify=build_verification(model),
             decrypt=build_decryption(model),
             config=build_model_config(model),

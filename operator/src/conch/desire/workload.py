@@ -17,7 +17,7 @@ from conch.observe.contents import Contents
 from conch.observe.fields import mapping
 from conch.observe.pod import Body
 from conch.traffic.service import ports, select_pods
-from conch_contract import names
+from conch_contract import SignaturePolicy, names
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import select_model
 
@@ -40,19 +40,25 @@ def build_workload(
     select = workload_selector if has_lasting_pods else selector
     pods = select(service, workload.name)
     return [
-        *([build_config_map(service, workload, known, has_lasting_pods)] if len(known) == len(served) else []),
+        *(
+            [build_config_map(service, workload, known, has_lasting_pods, track.signature_policy)]
+            if len(known) == len(served)
+            else []
+        ),
         build_disruption_budget(service, workload, pods),
         *([build_deployment(service, workload, origin.template, pods)] if origin else []),
         *([build_autoscaler(track, workload)] if is_autoscaled(service, workload) else []),
     ]
 
 
-def build_revision_objects(service: InferenceService, workload: Workload, revision: Revision) -> list[Manifest]:
+def build_revision_objects(track: Track, workload: Workload, revision: Revision) -> list[Manifest]:
     """Build the objects of a revision: its Service, and its manifest for Jobs where the pods are another's."""
+    service = track.service
     manifests = [build_service(service, workload, revision.name)]
     if revision.name != workload.name:
         head = child(service, CONFIG_MAP, revision.name, revision.name)
-        manifests.append({**head, "data": {names.MANIFEST_FILE: _pin(revision)}})
+        data = {names.MANIFEST_FILE: _pin(revision), **_build_policy(track.signature_policy)}
+        manifests.append({**head, "data": data})
     return manifests
 
 
@@ -68,16 +74,28 @@ def _has_lasting_pods(deployment: Body | None) -> bool:
 
 
 def build_config_map(
-    service: InferenceService, workload: Workload, served: Sequence[Revision], has_lasting_pods: bool
+    service: InferenceService,
+    workload: Workload,
+    served: Sequence[Revision],
+    has_lasting_pods: bool,
+    policy: SignaturePolicy | None,
 ) -> Manifest:
-    """Build the ConfigMap with the model manifests of the pods; after the first ready pod, with its content."""
+    """Build the ConfigMap with the model manifests of the pods; after the first ready pod, with its content.
+
+    The policy in force is beside the manifests of all revisions, also of those that are older than it.
+    """
     first, *others = served
     if not has_lasting_pods:
         data = {names.MANIFEST_FILE: _pin(first)}
     else:
         data = {names.MANIFEST_FILE: _pin(first, of=workload)}
         data |= {f"{revision.name}.json": _pin(revision, of=workload) for revision in others}
-    return {**_build_head(service, CONFIG_MAP, workload), "data": data}
+    return {**_build_head(service, CONFIG_MAP, workload), "data": {**data, **_build_policy(policy)}}
+
+
+def _build_policy(policy: SignaturePolicy | None) -> dict[str, str]:
+    """Return the file of the namespace's signature policy, if it has one."""
+    return {names.POLICY_FILE: policy.to_json()} if policy else {}
 
 
 def _pin(revision: Revision, *, of: Workload | None = None) -> str:

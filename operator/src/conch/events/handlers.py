@@ -8,17 +8,20 @@ from functools import partial
 from typing import Any, Final
 
 from conch.api.kinds import (
+    CONFIG_MAP,
     ENDPOINT_SLICE,
     GATEWAYS,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     METADATA_ONLY,
+    NAMESPACE,
     Kind,
     ServiceKey,
     kind_of,
 )
+from conch.api.names import LABEL_POLICY, LABEL_SIGNATURE_POLICY, SIGNATURE_POLICY
 from conch.events.informer import Cache, Informer
-from conch.observe import Gateways, Store, owner_key
+from conch.observe import Gateways, SignaturePolicies, Store, owner_key
 from conch.observe.fields import labels_of
 from conch.observe.gateways import GatewayKey
 from conch.queue import WorkQueue
@@ -39,6 +42,7 @@ class EventHandlers:
     store: Store
     gateways: Gateways | None  # None: they are not watched
     queue: WorkQueue
+    policies: SignaturePolicies = field(default_factory=lambda: SignaturePolicies(""))
     listed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def handle(self, body: Mapping[str, Any], *, is_deleted: bool = False) -> None:
@@ -86,6 +90,15 @@ class EventHandlers:
         if changed:
             self._queue_listed(self.store.services_at(changed))
 
+    def handle_policy(self, body: Mapping[str, Any], *, is_deleted: bool = False) -> None:
+        """Handle an event of a Namespace with the label of a signature policy, or of the ConfigMap of one."""
+        self._queue_in(self.policies.discard(body) if is_deleted else self.policies.put(body))
+
+    def _queue_in(self, namespaces: frozenset[str]) -> None:
+        """Queue the services of namespaces."""
+        if namespaces:
+            self._queue_listed(key for key in self.store.services() if key.namespace in namespaces)
+
     def retain(self, kind: Kind, namespace: str, uids: frozenset[str], version: int | None) -> None:
         """Drop the objects of a kind that a list does not have.
 
@@ -112,9 +125,33 @@ class EventHandlers:
         where = [(kind, each) for kind in kinds for each in (() if kind in GATEWAYS else namespaces) or ("",)]
         return [Informer(server, build_listing(*each), self._cache(*each), installed=self.queue_all) for each in where]
 
+    def build_policy_informers(self, server: Server, namespaces: Sequence[str]) -> list[Informer]:
+        """Return the informers of signature policies and of the Namespaces that name one; no namespaces means all."""
+
+        def build(listing: Listing, name: str = "") -> Informer:
+            def retain(uids: frozenset[str], version: int | None) -> None:
+                self._queue_in(self.policies.retain(listing.kind, name, uids, version))
+
+            return Informer(
+                server, listing, Cache(self.handle_policy, partial(self.handle_policy, is_deleted=True), retain)
+            )
+
+        found = [build(list_labelled_namespaces(name), name) for name in namespaces or ("",)]
+        if self.policies.home:
+            found.append(build(Listing(CONFIG_MAP, self.policies.home, f"{LABEL_POLICY}={SIGNATURE_POLICY}")))
+        return found
+
     def _cache(self, kind: Kind, namespace: str) -> Cache:
         handle = {HTTP_ROUTE: self.handle_route, **dict.fromkeys(GATEWAYS, self.handle_gateway)}.get(kind, self.handle)
         return Cache(handle, partial(handle, is_deleted=True), partial(self.retain, kind, namespace))
+
+
+def list_labelled_namespaces(name: str = "") -> Listing:
+    """Return the listing of the Namespaces that name a signature policy; with a name, of this one alone.
+
+    An operator that serves some namespaces only may read these: RBAC compares the name of a field selector.
+    """
+    return Listing(NAMESPACE, labels=LABEL_SIGNATURE_POLICY, fields=f"metadata.name={name}" if name else "")
 
 
 def build_listing(kind: Kind, namespace: str = "") -> Listing:

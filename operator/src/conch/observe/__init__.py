@@ -7,6 +7,7 @@ from conch.observe.finding import Finding
 from conch.observe.gateways import Gateways
 from conch.observe.pod import Pod
 from conch.observe.reading import Unreadable, observe
+from conch.observe.signature_policies import SignaturePolicies
 from conch.observe.snapshot import ObservedService, Revision, Snapshot, Track
 from conch.observe.store import Store, owner_key
 
@@ -16,6 +17,7 @@ __all__ = [
     "ObservedService",
     "Pod",
     "Revision",
+    "SignaturePolicies",
     "Snapshot",
     "Store",
     "Track",

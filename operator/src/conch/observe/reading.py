@@ -32,7 +32,7 @@ from conch.observe.pod import Body, Pod
 from conch.observe.routes import RouteConflict, find_route_conflict, read_route
 from conch.observe.snapshot import Revision, Snapshot
 from conch.observe.store import Store
-from conch_contract import names
+from conch_contract import SignaturePolicy, names
 from conch_contract.revision_jobs import REVISION_JOBS
 
 _JOBS: Final = frozenset(job.label for job in REVISION_JOBS)  # labels of pods that do not serve
@@ -63,6 +63,7 @@ def observe(
     metrics_api: MetricsApi = "builtin",
     *,
     prometheus: str = "",
+    policy: SignaturePolicy | None = None,
 ) -> Snapshot | Unreadable | None:
     """Return the snapshot of a service; None: it does not exist or is being deleted.
 
@@ -73,6 +74,7 @@ def observe(
         gateways: the last seen Gateways; None: they are not watched.
         metrics_api: the server of Triton's metrics for autoscalers.
         prometheus: the URL from which KEDA reads Triton's metrics; empty: there is none.
+        policy: the signature policy of the namespace; None: it has none.
     """
     objects = store.objects(key)
     body = objects.pop(Ref(INFERENCE_SERVICE, key.name), None)
@@ -108,6 +110,7 @@ def observe(
         endpoints=endpoints,
         metrics_api=metrics_api,
         prometheus=prometheus,
+        signature_policy=policy,
         gateways=seen,
         hostname_conflict=store.hostnames.conflict(key) if Ref(HTTP_ROUTE, key.name) in ours else None,
         route_conflict=_find_route_conflict(store, service, ours.get(Ref(HTTP_ROUTE, key.name)), seen or {}),

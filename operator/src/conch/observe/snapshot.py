@@ -31,7 +31,7 @@ from conch.observe.identity import variant_of
 from conch.observe.measured import Measured
 from conch.observe.pod import Body, Endpoints, Pod
 from conch.observe.routes import RouteConflict
-from conch_contract import AgentReport, JobReport, names
+from conch_contract import AgentReport, JobReport, SignaturePolicy, names
 from conch_contract.parsing import parse_json
 from conch_contract.revision_jobs import Report_co, RevisionJob
 
@@ -139,6 +139,7 @@ class ObservedService:
     endpoints: Endpoints = field(default_factory=dict)
     metrics_api: MetricsApi = "builtin"  # serves Triton's metrics to autoscalers; a setting of the installation
     prometheus: str = ""  # the URL from which KEDA reads Triton's metrics; a setting of the installation
+    signature_policy: SignaturePolicy | None = None  # of the namespace; None: it has none
     gateways: SeenGateways | None = None  # of the service, in its order; None: Gateways are not watched
     hostname_conflict: tuple[ServiceKey, Claim] | None = None  # with the service that gets the requests of a hostname
     route_conflict: RouteConflict | None = None  # with a route that no service controls

@@ -6,13 +6,14 @@ operator also reads discovery endpoints, which every service account may do.
 
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import Final
 
 from conch.api.child_kinds import CHILD_KINDS
 from conch.api.kinds import (
     API_SERVICE,
+    CONFIG_MAP,
     ENDPOINT_SLICE,
     EVENT,
     GATEWAY,
@@ -20,6 +21,7 @@ from conch.api.kinds import (
     INFERENCE_SERVICE,
     LEASE,
     METRIC,
+    NAMESPACE,
     NODE,
     POD,
     REPLICA_SET,
@@ -35,6 +37,8 @@ _CHILD_NOTE: Final = (
 )
 _OPERATOR: Final = '{{ include "conch.operator" $ }}'
 _LEADER: Final = f"{_OPERATOR}-leader"
+# Several installations, each for some namespaces, may have the same name.
+_NAMESPACE_READER: Final = f"{{{{ $.Release.Namespace }}}}-{_OPERATOR}-namespaces"
 _ACCOUNT: Final = '{{ include "conch.serviceAccountName" $ }}'
 _METRICS: Final = '{{ include "conch.metricsApi" $ }}'
 _VIEWER: Final = '{{ include "conch.fullname" $ }}-view'
@@ -98,6 +102,10 @@ SERVING: Final[tuple[Grant, ...]] = (
 # The same, where KEDA drives the pods.
 KEDA: Final = _build_child_grants(needs_keda=True)
 
+NAMESPACES: Final = Grant(NAMESPACE, ("list", "watch"), "the label with which a Namespace requires signed models")
+# Where the operator watches some namespaces only.
+_SOME_NAMESPACES: Final = replace(NAMESPACES, names=('{{ join ", " .Values.watchNamespaces }}',))
+
 # In the whole cluster, and only where the operator watches all of it.
 CLUSTER: Final[tuple[Grant, ...]] = (
     Grant(GATEWAY, ("list", "watch"), "whether the Gateways that services name are there; they are never written"),
@@ -109,6 +117,7 @@ CLUSTER: Final[tuple[Grant, ...]] = (
         " operator lists in the whole cluster",
     ),
     Grant(RESOURCE_QUOTA, ("list",), "the quota of GPUs of the service's namespace"),
+    NAMESPACES,
 )
 
 # The metrics API's, in the namespaces that the operator watches.
@@ -125,6 +134,7 @@ OWN: Final[tuple[Grant, ...]] = (
     Grant(LEASE, ("create",), "leader election; no name can bind a creation"),
     Grant(LEASE, ("update",), "leader election, on its own Lease only", names=(_OPERATOR,)),
     Grant(LEASE, ("get",), "leader election, and whether an earlier installation in this namespace is still active"),
+    Grant(CONFIG_MAP, ("list", "watch"), "the signature policies that Namespaces name"),
 )
 
 # For users: aggregated into Kubernetes' own roles view, edit and admin.
@@ -161,6 +171,9 @@ def to_yaml() -> str:
         *_render_role_and_binding(
             "ClusterRole", _OPERATOR, ['  {{- include "conch.rules" $ }}', *_render_rules(CLUSTER)]
         ),
+        "{{- end }}",
+        "{{- if .Values.watchNamespaces }}",
+        *_render_role_and_binding("ClusterRole", _NAMESPACE_READER, _render_rules([_SOME_NAMESPACES])),
         "{{- end }}",
         *_render_role_and_binding("Role", _LEADER, _render_rules(OWN), namespace="{{ .Release.Namespace }}"),
         "{{- end }}",

@@ -154,13 +154,14 @@ class Server:
                 return None
             raise
 
-    async def check_list(self, kind: Kind, namespace: str = "") -> None:
-        """List at most one object of a kind.
+    async def check_list(self, kind: Kind, namespace: str = "", name: str = "") -> None:
+        """List at most one object of a kind; with a name, only that one, which needs the permission for it alone.
 
         Raises:
             CallError: 403, the permission is missing; 404, the cluster does not serve the kind; or another one.
         """
-        await self._call("GET", "list", kind, kind.path(namespace), [("limit", "1")], None, "", METADATA_LIST)
+        query = [("limit", "1"), *([("fieldSelector", f"metadata.name={name}")] if name else [])]
+        await self._call("GET", "list", kind, kind.path(namespace), query, None, "", METADATA_LIST)
 
     async def serves(self, kind: Kind) -> bool:
         """Return whether the cluster serves a kind: a CRD may not be installed.

@@ -11,26 +11,43 @@ import errno
 import hashlib
 import os
 import shutil
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from conch_agent.digests import check_digest, read_chunks
+from conch_agent.read_ahead import read_ahead
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import Record, hash_prefix, read_record, write_record
-from conch_agent.sources.base import Item, Source
+from conch_agent.sources.base import Buffer, Item, Source
 from conch_agent.threads import run_in_thread
 
 RESERVE: Final = 16 * 1024 * 1024  # bytes that stay free for records and folders
+_SMALL: Final = 256 * 1024  # bytes, which are hashed in less time than another thread takes to begin
 
 
 @dataclass
 class Progress:
-    """Bytes on disk, of the total of the listing."""
+    """Bytes on disk, of the total of the listing, and what the fetches of a model have cost.
+
+    Attributes:
+        fetched: Bytes on disk.
+        total: Bytes of the listing.
+        downloaded: Bytes that this pod has read from sources.
+        hits: Files that the cache had.
+        misses: Files that this pod has downloaded into the cache.
+        waits: Files for which it has waited while another pod downloaded them.
+        evicted: Bytes of unused files that were deleted from the cache.
+    """
 
     fetched: int = 0
     total: int = 0
+    downloaded: int = 0
+    hits: int = 0
+    misses: int = 0
+    waits: int = 0
+    evicted: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,37 +99,37 @@ class Download:
             Failure: The file cannot be read, or has not the declared size or digest.
             OSError: It cannot be written.
         """
-        record = await run_in_thread(read_record, part.record)
-        if record and (not item.tag or (record.tag, record.size) != (item.tag, item.size)):
-            record = None  # it may be the record of another content
-        state = await run_in_thread(_resume, part, record)
-        offset = record.offset if record and state else 0
-        is_complete = bool(record and state and record.done) or (item.size is not None and offset == item.size)
-        state = state or hashlib.sha256()
+        begun = await run_in_thread(_begin, item, part)
+        offset, state = begun.offset, begun.state
         self.progress.fetched += offset
-        with await run_in_thread(_open_part, part.file, offset) as stream:
-            if not is_complete:
-                offset = await self._read_rest(item, part, stream, offset, state)
-        if item.size is not None and offset != item.size:
-            await run_in_thread(part.record.unlink, missing_ok=True)
-            message = f"{self.source.uri}: {item.path} ended after {offset} of {item.size} bytes; the agent retries."
-            raise Failure(Reason.FETCH_FAILED, message)
-        result = Record(item.tag, item.size, offset, state.hexdigest(), done=True)
-        await run_in_thread(_verify, item, self.source.uri, part, result)
-        await run_in_thread(write_record, part.record, result)
+        with begun.stream:
+            if not begun.is_complete:
+                offset = await self._read_rest(item, part, begun)
+            if item.size is not None and offset != item.size:
+                await run_in_thread(part.record.unlink, missing_ok=True)
+                message = (
+                    f"{self.source.uri}: {item.path} ended after {offset} of {item.size} bytes; the agent retries."
+                )
+                raise Failure(Reason.FETCH_FAILED, message)
+            result = Record(item.mark, item.size, offset, state.hexdigest(), done=True)
+            await run_in_thread(_complete, item, self.source.uri, part, begun.stream, result)
         return result
 
-    async def _read_rest(self, item: Item, part: Part, stream: BinaryIO, offset: int, state: Any) -> int:
+    async def _read_rest(self, item: Item, part: Part, begun: _Begun) -> int:
         """Append the bytes after the offset; return the size of the file."""
-        async with aclosing(self.source.read(item, offset)) as chunks:
-            async for chunk in chunks:
-                self._check_declared_size(item, offset + len(chunk), part.file.parent)
-                await asyncio.gather(run_in_thread(_write, stream, chunk), run_in_thread(state.update, chunk))
-                offset += len(chunk)
-                self.progress.fetched += len(chunk)
+        offset = begun.offset
+        async with read_ahead(self.source.read(item, offset)) as ahead:
+            while blocks := await ahead.take():
+                size = sum(map(len, blocks))
+                self._check_declared_size(item, offset + size, part.file.parent)
+                await _store(begun.stream, begun.state, blocks, size)
+                offset += size
+                self.progress.fetched += size
+                self.progress.downloaded += size
                 check_size(self.progress.fetched, self.max_bytes, self.source.uri)
-                record = Record(item.tag, item.size, offset, state.hexdigest())
-                await run_in_thread(write_record, part.record, record)
+                if offset != item.size:
+                    record = Record(item.mark, item.size, offset, begun.state.hexdigest())
+                    await run_in_thread(write_record, part.record, record)
         return offset
 
     def _check_declared_size(self, item: Item, size: int, folder: Path) -> None:
@@ -127,11 +144,51 @@ class Download:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
-def _write(stream: BinaryIO, chunk: Any) -> None:
+@dataclass(frozen=True)
+class _Begun:
+    """A part that is open for writing at its end, with the state of its hash."""
+
+    stream: BinaryIO
+    state: Any
+    offset: int
+    is_complete: bool
+
+
+def _begin(item: Item, part: Part) -> _Begun:
+    """Open a part, which is emptied unless its record is that of the file and of what is there."""
+    record = read_record(part.record)
+    if record and (not item.mark or (record.tag, record.size) != (item.mark, item.size)):
+        record = None  # it may be the record of another content
+    state = _resume(part, record)
+    offset = record.offset if record and state else 0
+    is_complete = bool(record and state and record.done) or (item.size is not None and offset == item.size)
+    return _Begun(_open_part(part.file, offset), state or hashlib.sha256(), offset, is_complete)
+
+
+async def _store(stream: BinaryIO, state: Any, blocks: Sequence[Buffer], size: int) -> None:
+    """Write and hash blocks; many bytes in two threads at the same time."""
+    if size <= _SMALL:
+        await run_in_thread(_write_and_hash, stream, state, blocks)
+    else:
+        await asyncio.gather(run_in_thread(_write, stream, blocks), run_in_thread(_hash, state, blocks))
+
+
+def _write(stream: BinaryIO, blocks: Sequence[Buffer]) -> None:
     """Write all bytes: a disk that becomes full takes only some of them at first, and refuses the next."""
-    view = memoryview(chunk)
-    while view:
-        view = view[stream.write(view) :]
+    for block in blocks:
+        view = memoryview(block)
+        while view:
+            view = view[stream.write(view) :]
+
+
+def _write_and_hash(stream: BinaryIO, state: Any, blocks: Sequence[Buffer]) -> None:
+    _write(stream, blocks)
+    _hash(state, blocks)
+
+
+def _hash(state: Any, blocks: Sequence[Buffer]) -> None:
+    for block in blocks:
+        state.update(block)
 
 
 def _resume(part: Part, record: Record | None) -> Any | None:
@@ -149,10 +206,12 @@ def _open_part(part: Path, offset: int) -> BinaryIO:
     return os.fdopen(handle, "wb", buffering=0)
 
 
-def _verify(item: Item, uri: str, part: Part, record: Record) -> None:
-    """Refuse a file without its declared digest. It is downloaded again from the beginning."""
+def _complete(item: Item, uri: str, part: Part, stream: BinaryIO, record: Record) -> None:
+    """Close a complete part, and write its record; without its declared digest, delete it to begin anew."""
+    stream.close()
     try:
         check_digest(item, uri, record.sha256, record.offset, read_chunks(part.file))
     except Failure:
         part.record.unlink(missing_ok=True)
         raise
+    write_record(part.record, record)

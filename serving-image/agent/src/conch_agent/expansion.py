@@ -19,6 +19,7 @@ import structlog
 from conch_agent.backoff import Backoff
 from conch_agent.download import check_size
 from conch_agent.model_repository import find_models
+from conch_agent.places import try_places
 from conch_agent.reasons import Failure, Reason, build_superseded
 from conch_agent.settings import Settings
 from conch_agent.sources import open_source
@@ -183,7 +184,11 @@ async def list_models(source: ModelSource, settings: Settings) -> list[Part]:
             " or write each folder as one of models, with a digest of its own."
         )
         raise Failure(Reason.CONFIG_CONFLICT, message)
-    listing = await open_source(source.storage_uri, settings, source.secret).list_files()
+
+    async def list_files(place: ModelSource, _: Sequence[Failure]) -> Listing:
+        return await open_source(place.storage_uri, settings, place.secret).list_files()
+
+    listing = await try_places(source.places, list_files)
     if listing.archives:
         message = (
             f"{source.storage_uri} has its files in archives, and a repository is listed before any file is fetched."

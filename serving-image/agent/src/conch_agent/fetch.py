@@ -26,7 +26,9 @@ from conch_agent.sources.base import ConnectedSource, Item, Listing, Source
 from conch_agent.tasks import run_all
 from conch_agent.threads import run_in_thread
 
-MAX_PARALLEL_FILES: Final = 4
+_LARGE_AT_ONCE: Final = 4
+_SMALL_AT_ONCE: Final = 32  # most of the time of a small file is a wait for the store's answer
+_SMALL: Final = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,11 @@ class Fetch:
         check_size(listing.total, self.max_bytes, self.source.uri)
         with translate_disk_errors(self.source.uri, self.cache):
             await run_in_thread(self._prepare, listing)
-            semaphore = asyncio.Semaphore(MAX_PARALLEL_FILES)
+            small, large = asyncio.Semaphore(_SMALL_AT_ONCE), asyncio.Semaphore(_LARGE_AT_ONCE)
             records: dict[str, Record] = {}
 
             async def fetch_one(item: Item) -> None:
-                async with semaphore:
+                async with large if item.size is None or item.size > _SMALL else small:
                     records[str(item.path)] = await self._fetch_file(item)
 
             source = self.source
@@ -121,7 +123,7 @@ class Fetch:
         for path in [path for path in parts.iterdir() if path.stem not in records]:
             path.unlink()
         if self.cache:
-            self.cache.make_space_for(listing.items, self.source.uri)
+            self.progress.evicted += self.cache.make_space_for(listing.items, self.source.uri)
             return
         size_on_disk = sum(path.stat().st_size for path in [*files.rglob("*"), *parts.glob("*.part")] if path.is_file())
         free = shutil.disk_usage(self.folder).free
@@ -165,7 +167,7 @@ def translate_disk_errors(uri: str, cache: Cache | None) -> Iterator[None]:
 def _find_intact(file: Path, item: Item, part: Part) -> Record | None:
     """Return the record of a file that is there with its content; None: it is not. A power loss may have damaged it."""
     record = read_record(part.record)
-    if not record or not record.done or (record.tag, record.size) != (item.tag, item.size):
+    if not record or not record.done or (record.tag, record.size) != (item.mark, item.size):
         return None
     state = hash_prefix(file, record.offset)
     is_intact = state is not None and state.hexdigest() == record.sha256 and file.stat().st_size == record.offset
@@ -188,7 +190,7 @@ def _link(local: Path, item: Item, file: Path, part: Part) -> Record | None:
     state = hash_prefix(part.file, size)
     if state is None or size != item.size:
         raise Failure(Reason.CHANGED, f"{local} changed while it was read; the agent reads it again.")
-    record = Record(item.tag, item.size, size, state.hexdigest(), done=True)
+    record = Record(item.mark, item.size, size, state.hexdigest(), done=True)
     write_record(part.record, record)
     _finish(part, file)
     return record

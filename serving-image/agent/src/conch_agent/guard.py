@@ -6,11 +6,12 @@ to all clients of the Service. So no model is loaded before Triton has refused a
 
 from __future__ import annotations
 
+from http.client import HTTPConnection, HTTPException
 from typing import Final
-
-import aiohttp
+from urllib.parse import urlsplit
 
 from conch_agent.reasons import Failure, Reason
+from conch_agent.threads import run_in_thread
 from conch_agent.triton import Triton, TritonUnavailableError
 from conch_contract import names
 
@@ -22,7 +23,7 @@ _REQUESTS: Final = (
     ("trace", "GET", "/v2/trace/setting"),
     ("logging", "GET", "/v2/logging"),
 )
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
+_SECONDS: Final = 5.0  # for each step of a request
 _REFUSAL_STATUSES: Final = frozenset({401, 403})
 
 
@@ -42,7 +43,7 @@ async def verify_control_closed(grpc_address: str, http_root: str) -> None:
         kinds = [f"{kind} over gRPC" for kind in await client.probe()]
     finally:
         await client.close()
-    kinds += [f"{kind} over HTTP" for kind in await _probe_http(http_root)]
+    kinds += [f"{kind} over HTTP" for kind in await run_in_thread(_probe_http, http_root)]
     if kinds:
         message = (
             f"Triton's control is open to everyone ({', '.join(kinds)}); nothing is loaded. Start it with "
@@ -52,15 +53,19 @@ async def verify_control_closed(grpc_address: str, http_root: str) -> None:
         raise Failure(Reason.CONTROL_OPEN, message)
 
 
-async def _probe_http(root: str) -> list[str]:
+def _probe_http(root: str) -> list[str]:
     """Return the kinds of control that Triton allows without the key over HTTP."""
     kinds = []
+    connection = HTTPConnection(urlsplit(root).netloc, timeout=_SECONDS)  # aiohttp takes longer to import
     try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-            for kind, method, path in _REQUESTS:
-                async with session.request(method, root + path) as answer:
-                    if answer.status not in _REFUSAL_STATUSES:
-                        kinds.append(kind)
-    except (aiohttp.ClientError, TimeoutError) as error:
+        for kind, method, path in _REQUESTS:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status not in _REFUSAL_STATUSES:
+                kinds.append(kind)
+    except (OSError, HTTPException) as error:
         raise TritonUnavailableError(str(error)) from error
+    finally:
+        connection.close()
     return kinds

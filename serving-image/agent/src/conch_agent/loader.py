@@ -14,6 +14,7 @@ from conch_agent.callees import describe_missing, find_missing
 from conch_agent.crashes import ContentLoads
 from conch_agent.effective_config import build_config_values
 from conch_agent.exchange import find_busy
+from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_warnings import describe_overrides
 from conch_agent.pod import Server
 from conch_agent.reasons import Failure, Reason
@@ -43,12 +44,13 @@ class Loader:
         config: The configuration that Triton uses; None: it is not read since the last load.
     """
 
-    def __init__(self, name: str, server: Server) -> None:
+    def __init__(self, name: str, server: Server, metrics: ModelMetrics) -> None:
         """Create the loader.
 
         Args:
             name: The model's name.
             server: The Triton that serves it.
+            metrics: Counts the loads that succeed.
         """
         self.is_current = False
         self.has_former = False
@@ -57,6 +59,7 @@ class Loader:
         self.load_seconds = 0.0
         self.config: tuple[ConfigValue, ...] | None = None
         self._name = name
+        self._metrics = metrics
         self._trace_rate = server.settings.trace_rates.get(name)
         self._triton = server.triton
         self._monitor = server.monitor
@@ -219,6 +222,7 @@ class Loader:
             raise failure from error
         loads.end()
         self.load_seconds = time.monotonic() - began
+        self._metrics.add(Phase.LOAD, self.load_seconds)
         return True
 
     async def _unload_before(self) -> bool:

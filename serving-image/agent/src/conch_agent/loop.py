@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -15,6 +16,7 @@ from conch_agent.callees import find_needed
 from conch_agent.effective_config import limit_config
 from conch_agent.exchange import Exchange, collect_callees
 from conch_agent.expansion import Expansion, Part
+from conch_agent.metrics import PodTimes, render_metrics
 from conch_agent.model import Model
 from conch_agent.monitor import STARTUP_INTERVAL, TritonMonitor
 from conch_agent.pod import Server
@@ -59,12 +61,18 @@ class Agent:
         self._manifest_time = 0.0
         self._failure: Failure | None = Failure(Reason.MANIFEST_MISSING, "The manifest is not read yet.")
         self._heartbeat = time.monotonic()
+        self._times = PodTimes()
         self._log = structlog.get_logger()
 
     @property
     def is_running(self) -> bool:
         """True if the event loop is not stuck."""
         return time.monotonic() - self._heartbeat < _HEARTBEAT_TIMEOUT
+
+    @property
+    def metrics(self) -> str:
+        """The page of metrics."""
+        return render_metrics({name: model.metrics for name, model in self._models.items()}, self._times)
 
     @property
     def report(self) -> AgentReport:
@@ -112,6 +120,14 @@ class Agent:
         # A Triton that has started again is not warm.
         self._has_been_ready = report.ready or (self._has_been_ready and self._monitor.has_answered)
 
+    async def _note_times(self, report: AgentReport) -> None:
+        """Note when the pod was first ready, and when Triton then answered a request."""
+        if report.ready:
+            self._times.note_ready()
+        if report.ready and self._times.is_count_due:
+            with suppress(TritonError, TritonUnavailableError):  # the next read of the index has the reason
+                self._times.note_requests(sum((await self._triton.count_requests()).values()))
+
     async def run(self) -> None:
         """Run until cancelled, then stop the models' tasks. Triton keeps its models."""
         heartbeats = asyncio.create_task(self._record_heartbeats())
@@ -123,6 +139,7 @@ class Agent:
                 await self._monitor.refresh()
                 report = self.report  # of many models it takes some milliseconds
                 self._note_report(report)
+                await self._note_times(report)
                 await asyncio.sleep(self._monitor.ready_interval if report.ready else STARTUP_INTERVAL)
         finally:
             others = [task for task in (self._expansion_task, self._exchange_task) if task]

@@ -18,9 +18,12 @@ from conch_agent.backoff import Backoff
 from conch_agent.callees import find_awaited, find_missing
 from conch_agent.crashes import ContentLoads
 from conch_agent.loader import Loader
+from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_report import ModelSnapshot, build_report
-from conch_agent.pipeline_layout import find_pipeline, lay_out_pipeline
+from conch_agent.outage_watch import OutageWatch
+from conch_agent.pipeline_folder import find_pipeline, lay_out_pipeline
 from conch_agent.pod import Server
+from conch_agent.policy import has_passed, read_policy
 from conch_agent.prepare import Preparation
 from conch_agent.reasons import Failure, Reason
 from conch_agent.repository_model import RepositoryModel
@@ -39,7 +42,6 @@ _COSTLY: Final = frozenset(
         Reason.DIGEST_MISMATCH,
         Reason.INVALID_SIGNATURE,
         Reason.NOT_SIGNED,
-        Reason.DECRYPTION_FAILED,
         Reason.LOAD_FAILED,
         Reason.MODEL_MISSING,
         Reason.MODEL_CYCLE,
@@ -69,7 +71,8 @@ class Model:
         self._triton = server.triton
         self._monitor = server.monitor
         self._models = server.models
-        self._loader = Loader(source.name, server)
+        self.metrics = ModelMetrics()
+        self._loader = Loader(source.name, server, self.metrics)
         self._warmup = PodWarmup(server.settings, is_warm=is_warm or source.warmup is None)
         self._state = ModelState.PENDING
         self._failure: Failure | None = None
@@ -77,6 +80,7 @@ class Model:
         self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
         self._model: RepositoryModel | None = None
         self._preparation: Preparation | None = None
+        self._outage_watch = OutageWatch(server.settings)
         self._missing_models: tuple[str, ...] = ()  # callees that Triton lacked when this model became ready
         self._fetch_began = 0.0
         self._log = structlog.get_logger().bind(model=source.name)
@@ -233,6 +237,7 @@ class Model:
             warmup_digest=warmup.digest,
             changed_warmup=warmup.find_changed_config_map(self.source),
             config=loader.config or (),
+            source_warning=self._outage_watch.warning,
         )
 
     @property
@@ -250,6 +255,12 @@ class Model:
 
     async def run(self) -> None:
         """Fetch, lay out, load and monitor the model until cancelled."""
+        try:
+            await self._run()
+        finally:
+            await self._outage_watch.close()
+
+    async def _run(self) -> None:
         backoff, costly_backoff = Backoff(first=1, longest=60), Backoff(first=10, longest=60)
         while True:
             try:
@@ -258,6 +269,7 @@ class Model:
                 else:
                     async with self._server.slots:
                         self._model = await self._prepare()
+                    self._outage_watch.follow(self.source, self._model)
                 backoff.reset()
                 await self._serve(self._model, costly_backoff)
                 continue
@@ -298,7 +310,7 @@ class Model:
     async def _prepare(self) -> RepositoryModel:
         """Prepare the model folder in the repository. A retry after a failed load reads the source first."""
         if self._preparation is None:
-            self._preparation = Preparation(self.source, self._settings)
+            self._preparation = Preparation(self.source, self._settings, self.metrics)
             self._preparation.pin(self.source, self._identity)
             if existing := await run_in_thread(self._preparation.find_existing):
                 self._log.info("laid out already", digest=existing.digest)
@@ -330,7 +342,7 @@ class Model:
         return self._model.seconds if self._model else 0.0
 
     async def _serve(self, model: RepositoryModel, backoff: Backoff) -> None:
-        """Load and warm the model when Triton lacks it. Return when the revision has other content.
+        """Load and warm the model when Triton lacks it. Return when the revision has other content, or other checks.
 
         Args:
             model: The model in the repository.
@@ -364,6 +376,8 @@ class Model:
                 self._state = ModelState.LOADING
                 self._loader.raise_for_lost_load(model, states)
                 if not self._waits():
+                    if not has_passed(model.policy, await run_in_thread(read_policy, self._settings)):
+                        return  # to be verified first, such as before Triton's restart loads it again
                     await self._loader.load_if_due(model, states)
             await self._monitor.wait_for_update()
 
@@ -374,7 +388,8 @@ class Model:
         self._state = ModelState.WARMING
         self._log.info("warming up")
         try:
-            report = await self._warmup.run(self.source, self.source.warmup, model.versions)
+            with self.metrics.time(Phase.WARM):
+                report = await self._warmup.run(self.source, self.source.warmup, model.versions)
         except TritonUnavailableError as error:
             self._log.warning("the warm-up lost Triton", detail=str(error))
             return False

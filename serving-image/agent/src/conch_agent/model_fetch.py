@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
-from conch_agent.cache import Cache, CachedSource, CacheUnusableError, open_cache
+from conch_agent.cache import Cache, CachedSource, CacheUnusableError, LastContent, open_cache
+from conch_agent.decryption import find_home
 from conch_agent.download import Progress
 from conch_agent.fetch import Fetch, FetchResult
 from conch_agent.layout import SERVED, delete_tree
+from conch_agent.reasons import Failure
 from conch_agent.settings import Settings
-from conch_agent.sources import Source, open_source
+from conch_agent.sources import Source, build_key, open_source
 from conch_agent.sources.base import Item, Listing
 from conch_agent.threads import run_in_thread
 from conch_agent.unpacking import Unpacking
@@ -22,6 +26,7 @@ class ModelFetch:
     Attributes:
         cache_problem: Why the pod does without its cache, as a sentence without a full stop; empty: it does not, or has
             none.
+        is_cached: True if the cache is the source.
     """
 
     def __init__(self, model: ModelSource, settings: Settings, progress: Progress) -> None:
@@ -33,6 +38,7 @@ class ModelFetch:
             progress: Counts the bytes.
         """
         self.cache_problem = ""
+        self.is_cached = False
         self._cache: Cache | None = None
         self._unpacking: Unpacking | None = None
         self._model = model
@@ -59,6 +65,7 @@ class ModelFetch:
         except CacheUnusableError as error:
             self._cache, self.cache_problem = None, str(error)
         uri = self._model.storage_uri
+        self.is_cached = bool(files)
         return CachedSource(uri, files) if files else open_source(uri, self._settings, self._model.secret)
 
     async def unpack(self, source: Source, listing: Listing) -> tuple[Source, Listing]:
@@ -123,6 +130,51 @@ class ModelFetch:
                 for name in ("files", "laid", SERVED):
                     await run_in_thread(delete_tree, cache.folder / self._model.name / name)
 
+    async def discard(self, source: Source, listing: Listing) -> None:
+        """Delete the files and what is known of them, so that the next fetch downloads them again.
+
+        Args:
+            source: The source, as `unpack` returned it.
+            listing: Its files.
+        """
+        await run_in_thread(self._discard, listing, source.uri)
+
+    def _discard(self, listing: Listing, uri: str) -> None:
+        for name in ("files", "parts"):
+            delete_tree(self._folder / name)
+        if self._cache:
+            self._cache.forget(listing.items, uri)
+
+    async def find_last(self) -> LastContent | None:
+        """Return the content that the source had when it was fetched last; None: the cache does not know it.
+
+        Raises:
+            Failure: SecretMissing or InvalidSecret.
+        """
+        return await run_in_thread(self._find_last)
+
+    def _find_last(self) -> LastContent | None:
+        try:
+            cache = open_cache(self._settings)
+        except CacheUnusableError:
+            return None
+        return cache.find_last(self._build_key()) if cache else None
+
+    async def record_last(self, digest: str, identity: str) -> None:
+        """Record the content as the last one of its source, if the cache has it and it is not an older version.
+
+        Args:
+            digest: Digest of the content.
+            identity: Identity of the source's listing.
+        """
+        if self._cache and not self.is_cached and not self._model.object_versions:
+            last = LastContent(digest, identity, datetime.now(UTC).isoformat(timespec="seconds"))
+            with suppress(OSError, Failure):  # pods do without it
+                await run_in_thread(self._cache.write_last, await run_in_thread(self._build_key), last)
+
+    def _build_key(self) -> str:
+        return build_key(self._model.storage_uri, self._settings, self._model.secret)
+
     @property
     def uses_cache(self) -> bool:
         """True if the files are in the cache."""
@@ -133,11 +185,16 @@ class ModelFetch:
         return await Fetch(source, self._folder, self._settings.max_bytes, self._progress, cache).run(listing)
 
     async def clear(self) -> None:
-        """Delete archives, and encrypted files in the pod, after their model is laid out: a retry needs them."""
+        """Delete what a retry needs until the model is laid out: archives, and of encrypted files both forms.
+
+        Those of the repository are links of their own, and encrypted files in the cache stay.
+        """
         if self._unpacking:
             await run_in_thread(self._unpacking.clear)
-        if self._model.decrypt and not self._cache:
-            await run_in_thread(delete_tree, self._folder / "files")
+        if self._model.decrypt:
+            await run_in_thread(delete_tree, find_home(self._model, self._settings) / "files")
+            if not self._cache:
+                await run_in_thread(delete_tree, self._folder / "files")
 
     async def _place(self, cache: Cache | None) -> None:
         """Have the model's folder in the cache, or in the pod.

@@ -58,6 +58,7 @@ class ModelSnapshot:
         warmup_digest: Digest of the requests in the ConfigMap of the last warm-up.
         changed_warmup: Name of that ConfigMap, if the revision's first pod had other requests; else empty.
         config: The configuration that Triton uses.
+        source_warning: The warning about a source that was away; None: there is none.
     """
 
     source: ModelSource
@@ -82,6 +83,7 @@ class ModelSnapshot:
     warmup_digest: str
     changed_warmup: str
     config: tuple[ConfigValue, ...]
+    source_warning: ModelWarning | None
 
 
 def build_report(snapshot: ModelSnapshot) -> ModelReport:
@@ -107,6 +109,7 @@ def build_report(snapshot: ModelSnapshot) -> ModelReport:
             if version.state and version.version
         ),
         digest=model.digest if model else "",
+        origin=model.origin if model and model.uri else "",
         object_versions=model.object_versions if model and not snapshot.source.object_versions else {},
         verified=model.verified if model else (),
         signer=model.signer if model else "",
@@ -153,7 +156,9 @@ def _build_warnings(snapshot: ModelSnapshot) -> tuple[ModelWarning, ...]:
         trace_rates=describe_unknown_trace_rates(snapshot.unknown_trace_rates, snapshot.names),
         suspicion=snapshot.suspicion,
     )
-    return (*warnings, build_memory_warning(name)) if snapshot.has_unloaded else warnings
+    more = [build_memory_warning(name)] if snapshot.has_unloaded else []
+    more += [snapshot.source_warning] if snapshot.source_warning else []
+    return (*warnings, *more)
 
 
 def _describe_response_cache(snapshot: ModelSnapshot, model: RepositoryModel) -> str:

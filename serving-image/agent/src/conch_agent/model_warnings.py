@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from conch_agent.places import without_query
 from conch_agent.reasons import WarningReason
 from conch_agent.repository_model import RepositoryModel
 from conch_agent.triton import LONGEST_MESSAGE
 from conch_contract import ModelWarning
-from conch_contract.report import SEQUENCE_STATE_MESSAGE
+from conch_contract.report import SEQUENCE_STATE_MESSAGE, Origin
 from conch_contract.sentences import join_words
 
 _LONGEST: Final = 1000  # characters of a message
@@ -57,6 +58,7 @@ def build_warnings(
         WarningReason.TRACE_RATE_UNUSED: trace_rates,
         WarningReason.CRASH_SUSPECTED: suspicion,
         WarningReason.CACHE_UNUSED: describe_unused_cache(model.cache_problem),
+        WarningReason.SERVED_FROM_MIRROR: describe_detour(model),
     }
     return tuple(
         ModelWarning(reason=reason, message=sentence[:_LONGEST]) for reason, sentence in sentences.items() if sentence
@@ -97,6 +99,17 @@ def describe_unused_cache(problem: str) -> str:
     if not problem:
         return ""
     return f"The claim of spec.predictor.cache is not used: {problem}. This pod has fetched the model for itself."
+
+
+def describe_detour(model: RepositoryModel) -> str:
+    """Return the message about files that are from a mirror; empty for others.
+
+    Args:
+        model: The model in the repository.
+    """
+    if model.origin != Origin.MIRROR:
+        return ""
+    return f"The files are from {without_query(model.uri)}, one of storage.mirrors: {model.detour}"
 
 
 def describe_overrides(model: RepositoryModel) -> str:

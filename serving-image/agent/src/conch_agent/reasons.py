@@ -13,6 +13,7 @@ from conch_contract.report import (
     MODEL_NOT_SERVED,
     REQUESTS_CRASHED,
     SEQUENCE_STATE,
+    SERVED_FROM_CACHE,
 )
 
 
@@ -41,6 +42,7 @@ class Reason(StrEnum):
     DECRYPTION_FAILED = "DecryptionFailed"
     KEY_MISSING = "KeyMissing"
     INVALID_KEY = "InvalidKey"
+    POLICY_UNREADABLE = "SignaturePolicyUnreadable"
     UNSUPPORTED = "Unsupported"
     FETCH_FAILED = "FetchFailed"
     NOT_A_MODEL = "NotAModel"
@@ -85,6 +87,9 @@ class WarningReason(StrEnum):
     TRACE_RATE_UNUSED = "TraceRateUnused"
     MODEL_NOT_SERVED = MODEL_NOT_SERVED
     CACHE_UNUSED = "CacheUnused"
+    SERVED_FROM_MIRROR = "ServedFromMirror"
+    SERVED_FROM_CACHE = SERVED_FROM_CACHE
+    SOURCE_CHANGED = "SourceChanged"
 
 
 class Failure(Exception):  # noqa: N818  a reported state, not a programming error
@@ -94,13 +99,18 @@ class Failure(Exception):  # noqa: N818  a reported state, not a programming err
         reason: The reason.
         message: The message.
         retry_after: Seconds before which a server refuses a retry; 0: it has not set any.
+        is_outage: True if the source does not answer at the moment, and so has refused nothing: it cannot be reached,
+            stalls, limits the rate of requests, or has a fault (HTTP 5xx).
     """
 
-    def __init__(self, reason: Reason, message: str, retry_after: float = 0.0) -> None:
+    def __init__(
+        self, reason: Reason, message: str, retry_after: float = 0.0, *, is_outage: bool | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
+        self.is_outage = reason == Reason.UNREACHABLE if is_outage is None else is_outage
 
     def __str__(self) -> str:
         """Return reason and message for a log."""

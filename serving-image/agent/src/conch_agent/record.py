@@ -22,7 +22,7 @@ class Record:
     """State of a file on disk.
 
     Attributes:
-        tag: The source's tag of the whole file.
+        tag: What identifies the content of the whole file: `Item.mark`.
         size: Size of the whole file in bytes; None: unknown.
         offset: Number of bytes on disk.
         sha256: Digest of these bytes.

@@ -1,4 +1,4 @@
-"""A model in Triton's model repository, and the file in its folder that states what it is."""
+"""A model in Triton's repository, and the marker file that states what its folder has."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from conch_agent.effective_config import WrittenValues
 from conch_agent.reasons import Failure, Reason
 from conch_contract.manifest import ModelSource
 from conch_contract.parsing import parse_json
+from conch_contract.report import Origin
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
@@ -36,13 +37,19 @@ class RepositoryModel:
         steps: Those of them without which Triton does not load it: the steps of an ensemble.
         sequences: True if the model has sequence_batching: all requests of a sequence need the same Triton.
         object_versions: Versions of the files in their bucket, by path below storageUri.
-        verified: The checks of storage.verify that the files have passed.
+        verified: The checks that the files have passed.
+        policy: The version of the namespace's signature policy that they have passed; empty: none.
         signer: The signer whose signature is verified; empty: none.
         response_cache: True if its configuration has Triton cache its answers.
         written: The values of its configuration in the repository by field, by origin.
         cache_problem: Why the cache does not have the files, as a sentence without a full stop; empty: it has, or there
             is none.
-        source_identity: Hash of the listing of the store; empty: the files are from the cache.
+        origin: Origin of the files.
+        uri: The storageUri or mirror that delivered the files.
+        detour: Why they are not from storageUri, as sentences; empty: they are, or they needed no request.
+        source_identity: Hash of the listing of storageUri; empty: the files are from a mirror, or from the cache, which
+            needed no request.
+        fetched: The time in ISO 8601 at which the cache got them, if the source was away; else empty.
     """
 
     source_hash: str
@@ -60,11 +67,16 @@ class RepositoryModel:
     sequences: bool = False
     object_versions: dict[str, str] = field(default_factory=dict)
     verified: tuple[str, ...] = ()
+    policy: str = ""
     signer: str = ""
     response_cache: bool = False
     written: WrittenValues = field(default_factory=dict)
     cache_problem: str = ""
+    origin: Origin = Origin.STORAGE
+    uri: str = ""
+    detour: str = ""
     source_identity: str = ""
+    fetched: str = ""
 
     @property
     def content(self) -> str:
@@ -87,11 +99,11 @@ def read_marker(target: Path) -> RepositoryModel | None:
 
 
 def compute_content(source_hash: str, digest: str) -> str:
-    """Return the identifier of configuration and files.
+    """Return the identifier of configuration and files of a model.
 
     Args:
-        source_hash: Hash of the model's source in the manifest.
-        digest: Digest of the files.
+        source_hash: Hash of its source in the manifest.
+        digest: Digest of its files.
     """
     return hashlib.sha256(f"{source_hash} {digest}".encode()).hexdigest()
 

@@ -60,6 +60,11 @@ class Settings:
         return own if revision and own.is_file() else folder / names.MANIFEST_FILE
 
     @property
+    def policy(self) -> Path:
+        """The file of the namespace's signature policy; absent where it has none."""
+        return self._resolve(names.MANIFEST_DIR) / names.POLICY_FILE
+
+    @property
     def storage(self) -> Path:
         """The folder of storage credentials, one file a key; absent for public storage."""
         return self._resolve(names.STORAGE_SECRET_DIR)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -20,7 +22,8 @@ async def run_in_thread(function: Callable[P, T], *arguments: P.args, **options:
         *arguments: Its positional arguments.
         **options: Its keyword arguments.
     """
-    thread = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **options))
+    call = partial(copy_context().run, partial(function, *arguments, **options))
+    thread = asyncio.get_running_loop().run_in_executor(None, call)  # asyncio.to_thread would take a task for each call
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:

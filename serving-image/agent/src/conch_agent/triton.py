@@ -13,10 +13,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from tritonclient.grpc.aio import InferenceServerClient
+from grpc import StatusCode
+from grpc.aio import AioRpcError, insecure_channel
 from tritonclient.grpc.model_config_pb2 import ModelConfig
-from tritonclient.grpc.service_pb2 import ModelStatistics
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc.service_pb2 import (
+    LogSettingsRequest,
+    ModelConfigRequest,
+    ModelStatistics,
+    ModelStatisticsRequest,
+    RepositoryIndexRequest,
+    RepositoryModelLoadRequest,
+    RepositoryModelUnloadRequest,
+    SystemSharedMemoryStatusRequest,
+    TraceSettingRequest,
+)
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from conch_agent.config import CONTENT_PARAMETER
 from conch_contract import names
@@ -52,7 +63,7 @@ _CHANNEL: Final = (
 # Not of a connection without the key: Triton refuses a restricted call with UNAVAILABLE, too.
 _RETRYING: Final = ("grpc.service_config", json.dumps(_RETRIES))
 # Statuses of the transport. All others are Triton's.
-_TRANSPORT: Final = ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED", "StatusCode.DEADLINE_EXCEEDED")
+_TRANSPORT: Final = (StatusCode.UNAVAILABLE, StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED)
 _RESTRICTED: Final = "is restricted"
 
 
@@ -93,13 +104,14 @@ class Triton:
 
     def __init__(self, address: str, key: str | None) -> None:
         options = [*_CHANNEL, _RETRYING] if key else list(_CHANNEL)
-        self._client: Any = InferenceServerClient(address, channel_args=options)
-        self._headers = {HEADER: key} if key else None
+        self._channel = insecure_channel(address, options)
+        self._service: Any = GRPCInferenceServiceStub(self._channel)
+        self._metadata = ((HEADER, key),) if key else ()
         self._loads: dict[str, asyncio.Task[None]] = {}  # by name of the model, until Triton answers
 
     async def read_index(self) -> RepositoryIndex:
         """Return the models of the repository with their versions."""
-        answer = await self._call(self._client.get_model_repository_index, client_timeout=_READ_TIMEOUT)
+        answer = await self._call(self._service.RepositoryIndex, RepositoryIndexRequest())
         index: dict[str, tuple[Version, ...]] = {}
         for entry in answer.models:
             version = Version(int(entry.version or 0), entry.state, entry.reason)
@@ -116,7 +128,8 @@ class Triton:
             TritonError: The load failed.
             TritonUnavailableError: The answer is lost.
         """
-        task = asyncio.create_task(self._call(self._client.load_model, name, client_timeout=_LOAD_TIMEOUT))
+        request = RepositoryModelLoadRequest(model_name=name)
+        task = asyncio.create_task(self._call(self._service.RepositoryModelLoad, request, _LOAD_TIMEOUT))
         self._loads[name] = task
         task.add_done_callback(partial(self._forget_load, name))
         await asyncio.shield(task)
@@ -150,7 +163,7 @@ class Triton:
         Args:
             name: The model's name.
         """
-        await self._call(self._client.unload_model, name, client_timeout=_READ_TIMEOUT)
+        await self._call(self._service.RepositoryModelUnload, RepositoryModelUnloadRequest(model_name=name))
 
     async def read_content(self, name: str, version: int) -> str:
         """Return the content identifier in the configuration of a served version; empty where there is none.
@@ -160,7 +173,7 @@ class Triton:
             version: The version.
         """
         try:
-            answer = await self._call(self._client.get_model_config, name, str(version), client_timeout=_READ_TIMEOUT)
+            answer = await self._read_config(name, str(version))
         except TritonError:
             return ""
         return str(answer.config.parameters[CONTENT_PARAMETER].string_value)
@@ -175,9 +188,11 @@ class Triton:
             TritonError: Triton does not serve the model.
             TritonUnavailableError: The answer is lost.
         """
-        answer = await self._call(self._client.get_model_config, name, client_timeout=_READ_TIMEOUT)
-        config: ModelConfig = answer.config
+        config: ModelConfig = (await self._read_config(name)).config
         return config
+
+    async def _read_config(self, name: str, version: str = "") -> Any:
+        return await self._call(self._service.ModelConfig, ModelConfigRequest(name=name, version=version))
 
     async def set_trace_rate(self, name: str, rate: int) -> None:
         """Set the rate at which Triton traces a model, until Triton ends; loads do not change it.
@@ -190,8 +205,9 @@ class Triton:
             TritonError: Triton refuses it.
             TritonUnavailableError: The answer is lost.
         """
-        settings = {"trace_rate": str(rate)} if rate else {"trace_level": "OFF"}
-        await self._call(self._client.update_trace_settings, name, settings, client_timeout=_READ_TIMEOUT)
+        setting, value = ("trace_rate", str(rate)) if rate else ("trace_level", "OFF")
+        values = {setting: TraceSettingRequest.SettingValue(value=[value])}
+        await self._call(self._service.TraceSetting, TraceSettingRequest(model_name=name, settings=values))
 
     async def read_last_request_times(self) -> Mapping[str, float]:
         """Return when Triton last answered a request to each model, in seconds since the epoch; 0: never.
@@ -222,23 +238,24 @@ class Triton:
 
     async def _read_statistics(self) -> Iterable[ModelStatistics]:
         """Return the statistics of each version that Triton serves."""
-        answer = await self._call(self._client.get_inference_statistics, client_timeout=_READ_TIMEOUT)
+        answer = await self._call(self._service.ModelStatistics, ModelStatisticsRequest())
         statistics: Iterable[ModelStatistics] = answer.model_stats
         return statistics
 
     async def probe(self) -> list[str]:
         """Return the kinds of control that Triton allows to this connection; without a key it must be none."""
+        service = self._service
         calls = {
-            "repository index": lambda: self._client.get_model_repository_index(client_timeout=_READ_TIMEOUT),
-            "model load": lambda: self._client.load_model("conch-guard", client_timeout=_READ_TIMEOUT),
-            "shared memory": lambda: self._client.get_system_shared_memory_status(client_timeout=_READ_TIMEOUT),
-            "trace": lambda: self._client.get_trace_settings(client_timeout=_READ_TIMEOUT),
-            "logging": lambda: self._client.get_log_settings(client_timeout=_READ_TIMEOUT),
+            "repository index": (service.RepositoryIndex, RepositoryIndexRequest()),
+            "model load": (service.RepositoryModelLoad, RepositoryModelLoadRequest(model_name="conch-guard")),
+            "shared memory": (service.SystemSharedMemoryStatus, SystemSharedMemoryStatusRequest()),
+            "trace": (service.TraceSetting, TraceSettingRequest()),
+            "logging": (service.LogSettings, LogSettingsRequest()),
         }
         kinds = []
-        for kind, call in calls.items():
+        for kind, (method, request) in calls.items():
             try:
-                await self._call(call)
+                await self._call(method, request)
             except TritonError as error:
                 if _RESTRICTED in str(error):
                     continue
@@ -247,16 +264,14 @@ class Triton:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._client.close()
+        await self._channel.close()
 
-    async def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
-        """Call a method of Triton's client with the control key, and translate its exceptions."""
-        if self._headers:
-            options["headers"] = self._headers
+    async def _call(self, method: Any, request: Any, seconds: float = _READ_TIMEOUT) -> Any:
+        """Call a method of Triton with the control key, and translate its errors."""
         try:
-            return await method(*arguments, **options)
-        except InferenceServerException as error:
-            message = error.message() or str(error)
-            if _RESTRICTED not in message and str(error.status()) in _TRANSPORT:
+            return await method(request, metadata=self._metadata, timeout=seconds)
+        except AioRpcError as error:
+            message = error.details() or str(error)
+            if _RESTRICTED not in message and error.code() in _TRANSPORT:
                 raise TritonUnavailableError(message) from error
             raise TritonError(message) from error

@@ -100,7 +100,7 @@ class Unpacking:
         return self.folder / "unpacked.txt"
 
     async def _unpack(self, listing: Listing, archives: Archives) -> LocalSource:
-        unpacked, mark = self._unpacked, f"{listing.identity} {read_boot_id()}"
+        unpacked, mark = self._unpacked, f"{self.source.uri} {listing.identity} {read_boot_id()}"
         source = LocalSource(self.source.uri, unpacked, unpacked)
         if await run_in_thread(_read, self._marker) == mark:
             return source
@@ -130,7 +130,7 @@ class Unpacking:
         if self.cache:
             if size > self._reserved:
                 self._reserved = size + _CACHE_STEP
-                self.cache.make_space(self._reserved, before)
+                self.progress.evicted += self.cache.make_space(self._reserved, before)
             self._reserved -= size
             return
         free = shutil.disk_usage(self.folder).free

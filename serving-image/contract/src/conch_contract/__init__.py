@@ -16,6 +16,7 @@ from conch_contract.manifest import (
     DirectStrategy,
     DynamicBatching,
     InstanceGroup,
+    Mirror,
     ModelManifest,
     ModelSource,
     OldestStrategy,
@@ -41,7 +42,7 @@ from conch_contract.report import (
     SourceReport,
     VersionReport,
 )
-from conch_contract.verification import Signature, Verification
+from conch_contract.verification import Signature, SignaturePolicy, Verification
 from conch_contract.warmup import Warmup, WarmupReport, WarmupRequest
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "DynamicBatching",
     "InstanceGroup",
     "JobReport",
+    "Mirror",
     "ModelManifest",
     "ModelReport",
     "ModelSource",
@@ -71,6 +73,7 @@ __all__ = [
     "RateLimiterResource",
     "SequenceBatching",
     "Signature",
+    "SignaturePolicy",
     "SourceReport",
     "TritonConfig",
     "Verification",

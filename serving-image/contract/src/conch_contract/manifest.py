@@ -152,6 +152,18 @@ class PipelineStep(Wire):
     outputs: dict[str, str] = Field(default_factory=dict)
 
 
+class Mirror(Wire):
+    """Another place of a model's files.
+
+    Attributes:
+        uri: The URI, in the form of a storage_uri.
+        secret: Name of its Secret; empty: it needs none.
+    """
+
+    uri: str
+    secret: str = ""
+
+
 class ModelSource(Wire):
     """A model: its name in Triton, the storage of its files, its configuration and its warm-up.
 
@@ -166,6 +178,7 @@ class ModelSource(Wire):
     format: FormatName
     storage_uri: str = Field(description=join_words((scheme.example for scheme in SCHEMES.values()), "or"))
     secret: str = Field("", description="name of its Secret among several; empty: the only one")
+    mirrors: tuple[Mirror, ...] = Field((), description="other places of the same files, in the order of attempts")
     verify: Verification | None = Field(None, description="checks of its files; null: none")
     decrypt: Decryption | None = Field(None, description="the keys of its files; null: they are not encrypted")
     config: TritonConfig = TritonConfig()
@@ -187,6 +200,16 @@ class ModelSource(Wire):
     def is_repository(self) -> bool:
         """True if the source is several models."""
         return FORMATS[self.format].is_repository
+
+    @property
+    def places(self) -> tuple[Self, ...]:
+        """The source at storage_uri, and then at each mirror. Object versions are those of the former's bucket.
+
+        A mirror has another listing. So a revision that was created for a listing has none until its digest is known.
+        """
+        mirrors = () if self.source_identity and not self.digest else self.mirrors
+        at_mirrors = ({"storage_uri": mirror.uri, "secret": mirror.secret, "object_versions": {}} for mirror in mirrors)
+        return tuple(self.model_copy(update={"mirrors": (), **each}) for each in ({}, *at_mirrors))
 
     def without_pins(self) -> Self:
         """Return the source without digests and object versions, which the operator adds after a pod has served it."""
@@ -250,9 +273,15 @@ def select_model(repository: Mapping[str, Any], name: str) -> dict[str, Any]:
     >>> select_model(source, "pre")
     {'name': 'pre', 'format': 'triton', 'storageUri': 's3://m/repo/pre'}
     """
-    uri = f"{repository['storageUri'].rstrip('/')}/{name}"
+    uri = _join(repository["storageUri"], name)
     source = {**repository, "name": name, "format": FOLDER_FORMAT, "storageUri": uri}
+    if mirrors := repository.get("mirrors"):
+        source["mirrors"] = [{**mirror, "uri": _join(mirror["uri"], name)} for mirror in mirrors]
     source.pop("sourceIdentity", None)  # of the repository as a whole
     if name != repository["name"]:
         source.pop("warmup", None)
     return source
+
+
+def _join(uri: str, name: str) -> str:
+    return f"{uri.rstrip('/')}/{name}"

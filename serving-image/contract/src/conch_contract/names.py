@@ -24,11 +24,13 @@ AGENT_PORT: Final = 8090
 STATUS_PATH: Final = "/status"  # an AgentReport, always 200
 READY_PATH: Final = "/ready"  # 200 when all desired versions are READY in Triton, else 503 with the reason
 LIVE_PATH: Final = "/live"  # 200 while the agent's event loop runs
+METRICS_PATH: Final = "/metrics"  # for Prometheus
 
 # Folders of the pod, which are volumes: the root file system is read-only.
 MANIFEST_DIR: Final = "/conch/manifest"  # the workload's ConfigMap, and the revision that the pod has to serve
 MANIFEST_FILE: Final = "manifest.json"  # of a revision without a file of its own, <revision>.json
 REVISION_FILE: Final = "revision"  # that is assigned to the pod; empty or absent: that of all pods
+POLICY_FILE: Final = "policy.json"  # the SignaturePolicy of the namespace; absent: it has none
 STORAGE_SECRET_DIR: Final = "/conch/storage"  # noqa: S105  the Secret of storage.secretRef: one file a key
 STORAGE_SECRETS_DIR: Final = "/conch/storage-secrets"
 WARMUP_DIR: Final = "/conch/warmup"  # the ConfigMap of warmup.configMapRef is mounted at WARMUP_DIR/name

@@ -14,8 +14,9 @@ CALLEE_MISSING: Final = "CalleeMissing"
 SEQUENCE_STATE: Final = "SequenceState"  # the requests of a sequence may reach more than one pod
 MODEL_NOT_SERVED: Final = "ModelNotServed"  # a model has failed, and its pod is ready without it
 CRASH_SUSPECTED: Final = "CrashSuspected"  # one of several models ends Triton while it answers requests
+SERVED_FROM_CACHE: Final = "ServedFromCache"  # the store is away, and the cache has what it had last
 # Those that end without a change of the pod's readiness.
-TRANSIENT_WARNINGS: Final = frozenset({MODEL_NOT_SERVED, CRASH_SUSPECTED})
+TRANSIENT_WARNINGS: Final = frozenset({MODEL_NOT_SERVED, CRASH_SUSPECTED, SERVED_FROM_CACHE})
 LOAD_CRASHED: Final = "LoadCrashed"  # the model ended Triton, each time that it was loaded
 REQUESTS_CRASHED: Final = "RequestsCrashed"  # the model ended Triton, each time that it had answered some requests
 # Reasons of a model that ended Triton, and with it all models of its pod.
@@ -76,6 +77,14 @@ class ConfigValue(Wire):
     origin: str
 
 
+class Origin(StrEnum):
+    """Origin of a model's files in a pod."""
+
+    STORAGE = "Storage"  # storageUri
+    MIRROR = "Mirror"  # one of storage.mirrors
+    CACHE = "Cache"  # the cache on the claim, without a request to the source or while it is away
+
+
 class ModelReport(Wire):
     """A model of the manifest in this pod.
 
@@ -86,6 +95,7 @@ class ModelReport(Wire):
         message: The sentence to the reason, with Triton's message where Triton failed.
         versions: The versions in Triton's repository index.
         digest: `sha256:` over the sorted (path, sha256) pairs of the fetched files.
+        origin: An Origin of these files; a newer agent may know others. Empty: there are none yet.
         object_versions: The files' versions in their bucket or hub, by path below storageUri (empty path: of
             storageUri itself, an object or the commit of all files). Empty where the source keeps no versions, or the
             manifest has them.
@@ -110,6 +120,7 @@ class ModelReport(Wire):
     message: str = ""
     versions: tuple[VersionReport, ...] = ()
     digest: str = ""
+    origin: str = ""
     object_versions: dict[str, str] = Field(default_factory=dict)
     verified: tuple[str, ...] = ()
     signer: str = ""

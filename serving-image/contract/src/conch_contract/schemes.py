@@ -28,11 +28,13 @@ class SecretKey:
         name: The key.
         meaning: The setting of the key, for the reference page.
         is_credential: True for a key that the message about a missing Secret lists.
+        is_address: True for the key of the store's address, without which a URI may be of several stores.
     """
 
     name: str
     meaning: str
     is_credential: bool = False
+    is_address: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,11 @@ _ROWS: Final = (
             ),
             SecretKey("AWS_SECRET_ACCESS_KEY", "the other half of the credentials", is_credential=True),
             SecretKey("AWS_SESSION_TOKEN", "the token of temporary credentials"),
-            SecretKey("AWS_ENDPOINT_URL", "for stores other than Amazon's, such as `https://store.example:9000`"),
+            SecretKey(
+                "AWS_ENDPOINT_URL",
+                "for stores other than Amazon's, such as `https://store.example:9000`",
+                is_address=True,
+            ),
             SecretKey("AWS_REGION", "the region; default `us-east-1`"),
             SecretKey("AWS_DEFAULT_REGION", "the region where `AWS_REGION` is absent"),
             SecretKey("AWS_ALLOW_HTTP", "`true` allows an `http://` endpoint"),
@@ -161,7 +167,7 @@ _ROWS: Final = (
                 "the JSON key of a service account; without it, requests are not signed (public buckets)",
                 is_credential=True,
             ),
-            SecretKey("GOOGLE_BASE_URL", "an endpoint other than `https://storage.googleapis.com`"),
+            SecretKey("GOOGLE_BASE_URL", "an endpoint other than `https://storage.googleapis.com`", is_address=True),
             SecretKey("GOOGLE_ALLOW_HTTP", "`true` allows an `http://` endpoint"),
             SecretKey("ca.crt", "PEM certificates to trust for the endpoint, as for s3"),
         ),
@@ -199,6 +205,7 @@ _ROWS: Final = (
                 "AZURE_STORAGE_ENDPOINT",
                 "the account's address where it is not `https://<account>.blob.core.windows.net`: another cloud, a"
                 " private endpoint, or an emulator as `http://host:10000/<account>`",
+                is_address=True,
             ),
             SecretKey("AZURE_ALLOW_HTTP", "`true` allows an `http://` endpoint"),
             SecretKey("ca.crt", "PEM certificates to trust for the endpoint and the authority, as for s3"),
@@ -246,7 +253,7 @@ _ROWS: Final = (
             SecretKey(
                 "HF_TOKEN", "the access token; without it, requests are anonymous (public models)", is_credential=True
             ),
-            SecretKey("HF_ENDPOINT", "the address of another hub; default `https://huggingface.co`"),
+            SecretKey("HF_ENDPOINT", "the address of another hub; default `https://huggingface.co`", is_address=True),
             SecretKey("HF_ALLOW_HTTP", "`true` allows an `http://` endpoint, to which the token is sent unencrypted"),
             SecretKey(
                 "ca.crt",

@@ -1,4 +1,4 @@
-"""Admission: whether a candidate's pods may start beside those of the stable revision. Decided once a rollout.
+"""Admission: whether a candidate's pods may start, beside those of the stable revision. Decided once a rollout.
 
 All pods that the candidate needs at its end are counted, though its first steps need fewer: otherwise a rollout gets
 stuck half-way. A wait for admission has no deadline: the candidate has not been tried, what serves loses nothing, and
@@ -13,6 +13,7 @@ from conch.api.reasons import Reason
 from conch.decide.admission.budget import Budget, Need, Owners, budget, resources_per_pod
 from conch.decide.context import RolloutContext
 from conch.decide.scale_to_zero import has_answered, may_scale_to_zero
+from conch.decide.signatures import find_policy_problem
 from conch.decide.state import RolloutState
 from conch.decide.strategies import choose_strategy
 from conch.observe import Finding, Snapshot
@@ -30,10 +31,17 @@ class AdmissionResult:
 
 
 def initial_admission(context: RolloutContext, state: RolloutState) -> Admission | None:
-    """Return the admission of a rollout before the cluster's capacity is read; None: its pods need none."""
+    """Return the admission of a rollout before the cluster's capacity is read; None: its pods need none.
+
+    A rollout that begins under a signature policy that cannot be read waits for the policy, whatever its strategy: its
+    pods would load nothing, and those of before might have ended for them.
+    """
     rollout = context.service.spec.rollout
     if state.has_failed or state.admission not in {None, Admission.PENDING}:
         return state.admission
+    is_new = state.admission == Admission.PENDING or not state.steps
+    if is_new and find_policy_problem(context.track.signature_policy) is not None:
+        return Admission.PENDING
     strategy = choose_strategy(rollout, can_swap=not context.swap_obstacle)
     starts_pods = strategy.serves_both and not strategy.shares_pods and not context.gave_its_name
     is_exempt = rollout.on_insufficient_capacity == "Surge" or not starts_pods
@@ -74,6 +82,13 @@ def admit(context: RolloutContext, state: RolloutState, capacity: Capacity | Non
     """
     if not state.awaits_admission:
         return AdmissionResult(state.admission)
+    if (problem := find_policy_problem(context.track.signature_policy)) is not None:
+        return AdmissionResult(state.admission, problem)
+    return _admit_pods(context, state, capacity)
+
+
+def _admit_pods(context: RolloutContext, state: RolloutState, capacity: Capacity | None) -> AdmissionResult:
+    """Return the admission of a rollout whose pods need GPUs."""
     service = context.service
     pods = context.router.pods(100, state.capacity)
     need = Need(context.wanted, pods, resources_per_pod(service), service.spec.predictor.pod)

@@ -1,10 +1,13 @@
 """The waits of a rollout: their reasons, when they began, and when their deadlines are over. Pure."""
 
 from dataclasses import replace
+from typing import Final
 
 from conch.api import Rollout, RolloutPhase
 from conch.api.reasons import Reason
 from conch.decide.state import RolloutState, whole
+
+_UNADMITTED: Final = frozenset({Reason.INSUFFICIENT_GPU, Reason.CHECKING_CAPACITY, Reason.SIGNATURE_POLICY_UNREADABLE})
 
 
 def restart_step(state: RolloutState, now: float) -> RolloutState:
@@ -12,7 +15,7 @@ def restart_step(state: RolloutState, now: float) -> RolloutState:
     is_paused_by_user = (
         state.reason == Reason.PAUSED_BY_USER and state.current_step is not None and not state.is_at_pause
     )
-    if is_paused_by_user or state.reason in {Reason.INSUFFICIENT_GPU, Reason.CHECKING_CAPACITY}:
+    if is_paused_by_user or state.reason in _UNADMITTED:
         return replace(state, since=whole(now))
     return state
 
@@ -20,7 +23,7 @@ def restart_step(state: RolloutState, now: float) -> RolloutState:
 def is_late(state: RolloutState, rollout: Rollout, now: float) -> bool:
     """Whether the progress deadline of the current step is over.
 
-    A pause has none. The time that a user, or a lack of GPUs, held the rollout does not count.
+    A pause has none. The time that a user, or a missing admission, held the rollout does not count.
     """
     if state.awaits_admission or state.is_at_pause:
         return False

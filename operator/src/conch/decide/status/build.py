@@ -14,6 +14,7 @@ from conch.decide.service import Decisions
 from conch.decide.status.condition import FailedWrite, PendingCondition
 from conch.decide.status.conditions import build_conditions, merge_conditions
 from conch.decide.status.revisions import build_revision_status
+from conch.decide.status.signatures import build_signature_condition
 from conch.decide.track import Decision
 from conch.observe import Snapshot, Unreadable
 from conch.traffic import is_written
@@ -66,16 +67,16 @@ class _TrackStatus:
 def _build_track_status(
     decision: Decision, failed_writes: Mapping[str, FailedWrite], *, is_routed: bool
 ) -> _TrackStatus:
-    failed_write = failed_writes.get(decision.track.service.variant)
-    return _TrackStatus(
-        decision,
-        build_conditions(decision, failed_write, is_routed=is_routed),
-        tuple(
-            build_revision_status(decision, workload, name)
-            for workload in decision.workloads
-            for name in workload.revisions
-        ),
+    failed_write, policy = failed_writes.get(decision.track.service.variant), decision.track.signature_policy
+    conditions = build_conditions(decision, failed_write, is_routed=is_routed)
+    revisions = tuple(
+        build_revision_status(decision, workload, name)
+        for workload in decision.workloads
+        for name in workload.revisions
     )
+    if policy is not None:
+        conditions = [*conditions, build_signature_condition(policy, revisions)]
+    return _TrackStatus(decision, conditions, revisions)
 
 
 def _fields(decision: Decision, conditions: Sequence[PendingCondition]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _WAKES: Final = "KEDA starts a pod when a trigger is active."
 _READY, _SERVING = ConditionType.READY, ConditionType.SERVING
 _COMPLETE, _TRAFFIC = ConditionType.ROLLOUT_COMPLETE, ConditionType.TRAFFIC_PROGRAMMED
 
+_UNMET: Final = frozenset({Reason.INSUFFICIENT_GPU, Reason.SIGNATURE_POLICY_UNREADABLE})
 # Reasons that every change of a route has for a moment.
 _TRANSIENT: Final = frozenset({Reason.ROUTE_MISSING, Reason.GATEWAY_PENDING})
 # A reason that the first write of a route has for a moment too; only time shows whether it lasts.
@@ -98,7 +99,7 @@ class _Facts:
         """Why the wanted revision does not come up."""
         track, wanted, state = self.track, self.wanted, self.decision.rollout
         sharing = self.decision.serving if state is not None and STRATEGIES[state.strategy].shares_pods else ""
-        found = self.rejected or _find_insufficient_gpu(self.decision)
+        found = self.rejected or _find_unmet_admission(self.decision)
         found = found or diagnose_candidate(track, wanted, sharing)
         if not self.decision.admitted:
             found = found or warmup_failed(track, wanted) or find_refused_job(track, wanted, WARMUP)
@@ -174,14 +175,14 @@ def _was_ready(service: InferenceService) -> bool:
     return is_observed and ready is not None and ready.status == "True"
 
 
-def _find_insufficient_gpu(decision: Decision) -> Finding | None:
-    """Return why the candidate has no pods yet.
+def _find_unmet_admission(decision: Decision) -> Finding | None:
+    """Return why the candidate has no pods yet: GPUs or the signature policy.
 
     It is not Stalled: it goes on by itself, so kstatus and Argo CD show it in progress, with Ready False and the
     reason, and `kubectl wait` waits.
     """
     state = decision.rollout
-    if state is None or state.has_failed or state.reason != Reason.INSUFFICIENT_GPU:
+    if state is None or state.has_failed or state.reason not in _UNMET:
         return None
     return Finding(state.reason, state.message)
 
@@ -331,6 +332,7 @@ _OF_ALL: Final[dict[ConditionType, frozenset[Truth]]] = {
     ConditionType.READY: frozenset({"True"}),
     ConditionType.TRAFFIC_PROGRAMMED: frozenset({"True"}),
     ConditionType.SOURCE_UP_TO_DATE: frozenset({"True"}),
+    ConditionType.SIGNATURE_POLICY: frozenset({"True"}),
     ConditionType.RECONCILING: frozenset(),
     ConditionType.STALLED: frozenset(),
 }

@@ -18,6 +18,7 @@ from conch.api.times import format_time
 from conch.decide.context import most_replicas
 from conch.decide.diagnosis import diagnose
 from conch.decide.scale_to_zero import is_scaled_to_zero
+from conch.decide.signatures import is_signed
 from conch.decide.status.model_config import build_model_config, limit_configs
 from conch.decide.track import Decision
 from conch.decide.warmup import warmed
@@ -126,7 +127,7 @@ def _images(track: Track, name: str) -> tuple[str, ...]:
 def _build_models(track: Track, name: str, entry: str) -> tuple[ModelStatus, ...]:
     """Return the models as pods report them, the least advanced pod first; those of before while no pod reports.
 
-    The entry comes first, then models with a state other than Ready or a warning.
+    The entry comes first, then models with a state other than Ready, a warning, or without the policy's signature.
     """
     before = track.service.status.revision(name)
     models_before = before.models if before else ()
@@ -138,7 +139,8 @@ def _build_models(track: Track, name: str, entry: str) -> tuple[ModelStatus, ...
     models = [_build_model(found, by_name.get(model)) for model, found in reports.items()]
     is_split = _is_split_over_pods(track, name)
     found = [_with_sequence_warning(model, is_split=is_split) for model in models or models_before]
-    return tuple(sorted(found, key=lambda model: (model.name != entry, _is_well(model))))
+    policy = track.signature_policy
+    return tuple(sorted(found, key=lambda model: (model.name != entry, _is_well(model) and is_signed(model, policy))))
 
 
 def _is_well(model: ModelStatus) -> bool:

@@ -18,6 +18,8 @@ class Recreate(WithoutSteps, WithoutStable, WithPods):
     def replicas(self, context: RolloutContext, state: RolloutState, needed: int) -> Mapping[str, int]:
         """Return 0 for one revision until the pods of the other have ended."""
         stable, wanted = context.stable, context.wanted
+        if state.awaits_admission:
+            return {stable: least_replicas(context.service)}
         if state.has_failed:
             return {stable: 0 if _has_pods(context.track, wanted) else least_replicas(context.service)}
         if _has_pods(context.track, stable) and context.track.deployment(wanted) is None:

@@ -53,8 +53,10 @@ class Swap(Progressive):
         """Return the replicas of the pods of both revisions, with one that serves while another changes."""
         del needed
         least = least_replicas(context.service)
-        kept = least if state.has_failed else max(least, state.capacity, self.min_pods)
-        return {context.stable: kept} if state.has_failed else {context.wanted: kept, context.stable: kept}
+        if state.has_failed or state.awaits_admission:
+            return {context.stable: least}
+        kept = max(least, state.capacity, self.min_pods)
+        return {context.wanted: kept, context.stable: kept}
 
 
 class SwapInPlace(WithoutStable, Swap):

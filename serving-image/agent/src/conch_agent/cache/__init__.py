@@ -7,6 +7,7 @@
   parts/<key>.part     incomplete files, each locked by the agent that downloads it
   parts/<key>.json     the record of a file of a source: how much of it is there, and then its digest
   contents/<digest>    the files of a model's content: path, digest and size
+  sources/<key>        the content that a source had when it was fetched last
   archives/<key>       the digest of the content of archives that a pod has unpacked
   pods/<pod>/<model>/  the folders of a pod, made of hard links to blobs
 ```
@@ -20,8 +21,9 @@ hashed while they arrive, and a blob that was written to later has another modif
 """
 
 from conch_agent.cache.errors import CacheUnusableError
+from conch_agent.cache.last import LastContent
 from conch_agent.cache.opening import keep_lease, open_cache
 from conch_agent.cache.source import CachedSource
 from conch_agent.cache.store import Cache
 
-__all__ = ["Cache", "CacheUnusableError", "CachedSource", "keep_lease", "open_cache"]
+__all__ = ["Cache", "CacheUnusableError", "CachedSource", "LastContent", "keep_lease", "open_cache"]

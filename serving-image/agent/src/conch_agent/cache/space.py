@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from conch_agent.cache.errors import CacheUnusableError
+from conch_agent.cache.last import read_last
 from conch_agent.download import RESERVE
 from conch_agent.record import read_record, read_text
 from conch_contract.parsing import parse_json
@@ -50,6 +51,11 @@ class Folders:
         return self.root / "archives"
 
     @property
+    def sources(self) -> Path:
+        """The last contents of sources."""
+        return self.root / "sources"
+
+    @property
     def pods(self) -> Path:
         """Folders of pods."""
         return self.root / "pods"
@@ -57,7 +63,7 @@ class Folders:
     @property
     def all(self) -> tuple[Path, ...]:
         """All of them."""
-        return self.blobs, self.parts, self.contents, self.archives, self.pods
+        return self.blobs, self.parts, self.contents, self.archives, self.sources, self.pods
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,8 @@ class _Unused:
     path: Path
 
 
-def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int, needed: Collection[Path]) -> None:
-    """Delete files that no pod uses until so many bytes are free.
+def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int, needed: Collection[Path]) -> int:
+    """Delete files that no pod uses until so many bytes are free; return how many bytes were deleted.
 
     Args:
         folders: The folders of the cache.
@@ -83,20 +89,22 @@ def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int, nee
         CacheUnusableError: What is in use leaves less. Nothing is deleted then.
     """
     if missing <= _count_free(folders, max_bytes):
-        return
+        return 0
     delete_expired(folders, pod)
     excess = missing - _count_free(folders, max_bytes)
     unused = sorted((each for each in _find_unused(folders) if each.path not in needed), key=lambda each: each.used)
     if (lacking := excess - sum(each.size for each in unused)) > 0:
         raise _build_full(missing, lacking, max_bytes)
+    deleted = 0
     for each in unused:
-        if excess <= 0:
+        if deleted >= excess:
             break
         if _delete_part(each.path) if each.path.parent == folders.parts else _delete_blob(each.path):
-            excess -= each.size
+            deleted += each.size
     _delete_records(folders)
-    if excess > 0:
-        raise _build_full(missing, excess, max_bytes)
+    if deleted < excess:
+        raise _build_full(missing, excess - deleted, max_bytes)
+    return deleted
 
 
 def _build_full(missing: int, lacking: int, max_bytes: int) -> CacheUnusableError:
@@ -202,6 +210,11 @@ def _delete_records(folders: Folders) -> None:
             is_whole = False
         if not is_whole and not path.is_dir():
             path.unlink(missing_ok=True)
+    _delete_references(folders)
+
+
+def _delete_references(folders: Folders) -> None:
+    """Delete what refers to contents that are gone: the records of archives, and the last contents of sources."""
     contents = {path.name for path in folders.contents.iterdir()}
     for path in folders.archives.iterdir():
         try:
@@ -209,4 +222,8 @@ def _delete_records(folders: Folders) -> None:
         except (OSError, ValueError):
             is_whole = False
         if not is_whole and not path.is_dir():
+            path.unlink(missing_ok=True)
+    for path in folders.sources.iterdir():
+        last = read_last(path)
+        if not (last and last.digest.rpartition(":")[2] in contents) and not path.is_dir():
             path.unlink(missing_ok=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 from conch_agent.cache.blobs import Blobs
 from conch_agent.cache.errors import CacheUnusableError
+from conch_agent.cache.last import LastContent, read_last, write_last
 from conch_agent.cache.locks import hold
 from conch_agent.cache.space import LONGEST_CONTENT, LONGEST_NAME, Folders, delete_unused
 from conch_agent.download import Download, Part, Progress
@@ -53,7 +54,7 @@ class Cache:
             Failure: The file cannot be downloaded.
             OSError: It cannot be stored or linked.
         """
-        part = self._get_part(item, download.source.uri)
+        part, is_hit = self._get_part(item, download.source.uri), True
         if not (record := await run_in_thread(self._find_and_link, item, part, target)):
             waiting = _Waiting(download.progress, part)
             async with hold(part.file, waiting.note):
@@ -62,11 +63,14 @@ class Cache:
                 if not record:
                     record = await download.run(item, part)
                     download.progress.fetched -= record.offset
+                    is_hit = False
                     await run_in_thread(self._blobs.add, part.file, record)
                     await run_in_thread(self._blobs.link, record.sha256, target)
                 else:
                     await run_in_thread(part.file.unlink, missing_ok=True)  # the lock has created it
         download.progress.fetched += record.offset
+        download.progress.hits += is_hit
+        download.progress.misses += not is_hit
         return record
 
     def _find_and_link(self, item: Item, part: Part, target: Path) -> Record | None:
@@ -79,8 +83,8 @@ class Cache:
             return None
         return record
 
-    def make_space_for(self, items: Collection[Item], uri: str) -> None:
-        """Delete what no pod uses until the files of a source fit.
+    def make_space_for(self, items: Collection[Item], uri: str) -> int:
+        """Delete what no pod uses until the files of a source fit; return the bytes that were deleted.
 
         Args:
             items: The files.
@@ -98,11 +102,10 @@ class Cache:
                 there = part.file.stat().st_size if part.file.exists() else 0
                 missing += max(0, (item.size or 0) - there)
                 needed.add(part.file)
-        if missing:
-            delete_unused(self._folders, self.folder, missing, self._max_bytes, needed)
+        return delete_unused(self._folders, self.folder, missing, self._max_bytes, needed) if missing else 0
 
-    def make_space(self, missing: int, beside: int) -> None:
-        """Delete what no pod uses until so many bytes are free.
+    def make_space(self, missing: int, beside: int) -> int:
+        """Delete what no pod uses until so many bytes are free; return the bytes that were deleted.
 
         Args:
             missing: The bytes that are to be free.
@@ -112,7 +115,17 @@ class Cache:
             CacheUnusableError: What is in use leaves less.
         """
         max_bytes = max(1, self._max_bytes - beside) if self._max_bytes else 0
-        delete_unused(self._folders, self.folder, missing, max_bytes, frozenset())
+        return delete_unused(self._folders, self.folder, missing, max_bytes, frozenset())
+
+    def forget(self, items: Iterable[Item], uri: str) -> None:
+        """Delete the records of files of a source, after which they are downloaded again.
+
+        Args:
+            items: The files.
+            uri: The storageUri.
+        """
+        for item in items:
+            self._get_part(item, uri).record.unlink(missing_ok=True)
 
     @asynccontextmanager
     async def hold_archives(self, key: str) -> AsyncGenerator[None, None]:
@@ -177,6 +190,26 @@ class Cache:
         write_text(temporary, json.dumps(files))
         temporary.replace(target)
 
+    def write_last(self, key: str, last: LastContent) -> None:
+        """Record the content that a source has had.
+
+        Args:
+            key: Key of the source, in hexadecimal.
+            last: The content, all files of which are blobs.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        write_last(self._folders.sources / key, self.folder, last)
+
+    def find_last(self, key: str) -> LastContent | None:
+        """Return the content that a source had when it was fetched last; None: it is not known.
+
+        Args:
+            key: Key of the source, in hexadecimal.
+        """
+        return read_last(self._folders.sources / key)
+
     def find_content(self, digest: str) -> tuple[Item, ...]:
         """Return the files of a content, if all of them are there; else none. The path of a blob is the item's key.
 
@@ -213,8 +246,10 @@ class Cache:
 
         Of a file without a tag each pod has its own: what another one has downloaded may be another content.
         """
-        owner = "" if item.tag or item.digest else self.folder.name
-        fields = (uri, str(item.path), item.key, item.version, item.tag, str(item.size), owner)
+        fields: tuple[str, ...] = (str(item.path), item.content, str(item.size))
+        if not item.content:
+            owner = "" if item.tag or item.digest else self.folder.name
+            fields = (uri, str(item.path), item.key, item.version, item.tag, str(item.size), owner)
         key = hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:32]
         return Part(self._folders.parts / f"{key}.part", self._folders.parts / f"{key}.json")
 
@@ -223,9 +258,9 @@ class Cache:
         if item.digest.startswith(_SHA256) and item.size is not None:
             sha256 = item.digest.removeprefix(_SHA256)
             if self._blobs.has(sha256, item.size):
-                return Record(item.tag, item.size, item.size, sha256, done=True)
-        record = read_record(part.record) if item.tag else None
-        if not record or not record.done or (record.tag, record.size) != (item.tag, item.size):
+                return Record(item.mark, item.size, item.size, sha256, done=True)
+        record = read_record(part.record) if item.mark else None
+        if not record or not record.done or (record.tag, record.size) != (item.mark, item.size):
             return None
         return record if self._blobs.has(record.sha256, record.offset) else None
 
@@ -241,11 +276,14 @@ class _Waiting:
         self._progress = progress
         self._part = part
         self._noted = 0
+        self._has_waited = False
 
     def note(self) -> None:
         """Count what the other agent has."""
         record = read_record(self._part.record)
         self.forget()
+        self._progress.waits += not self._has_waited
+        self._has_waited = True
         self._noted = record.offset if record else 0
         self._progress.fetched += self._noted
 

@@ -6,6 +6,7 @@ both with the keys of the instance in the trusted root, without a connection to 
 
 from __future__ import annotations
 
+from tempfile import NamedTemporaryFile
 from typing import Final
 
 from sigstore.models import Bundle, TrustedRoot
@@ -32,7 +33,7 @@ def verify_identity(envelope: Envelope, trusted: TrustedIdentity, name: str) -> 
     signer = f"{trusted.identity} ({trusted.issuer})"
     try:
         bundle = Bundle.from_json(envelope.bundle)
-        verifier = Verifier(trusted_root=TrustedRoot.from_file(str(trusted.root)))
+        verifier = Verifier(trusted_root=_read_root(trusted.root))
         policy = Identity(identity=trusted.identity, issuer=trusted.issuer)
         signed = verifier.verify_dsse(bundle, policy)
     except Exception as error:  # noqa: BLE001  the library has many kinds of errors for files of others
@@ -41,3 +42,11 @@ def verify_identity(envelope: Envelope, trusted: TrustedIdentity, name: str) -> 
     if signed != (PAYLOAD_TYPE, envelope.payload):
         raise build_invalid(name, "has two payloads")
     return signer
+
+
+def _read_root(text: str) -> TrustedRoot:
+    """Return a trusted root, which the library reads from a file."""
+    with NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(text)
+        file.flush()
+        return TrustedRoot.from_file(file.name)

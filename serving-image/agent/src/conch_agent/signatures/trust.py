@@ -54,12 +54,12 @@ class TrustedIdentity:
     """An identity that may sign, such as an e-mail address.
 
     Attributes:
-        root: The file trusted_root.json of the instance of Sigstore.
+        root: The file trusted_root.json of the instance of Sigstore, as text.
         identity: The identity.
         issuer: The OpenID Connect issuer that has verified it.
     """
 
-    root: Path
+    root: str
     identity: str
     issuer: str
 
@@ -69,13 +69,13 @@ class Trust:
     """Trusted keys.
 
     Attributes:
-        config_map: Name of the ConfigMap that has them.
+        origin: What has them, for messages, such as: the ConfigMap 'team'.
         keys: Public keys by id: `sha256:` and the SHA-256 of the key in PEM, as `sha256sum key.pub` prints it.
         roots: Root certificates.
         identity: A trusted identity; None: there is none.
     """
 
-    config_map: str
+    origin: str
     keys: Mapping[str, ec.EllipticCurvePublicKey]
     roots: tuple[x509.Certificate, ...]
     identity: TrustedIdentity | None = None
@@ -98,13 +98,25 @@ def read_trust(mounted: Path, config_map: str) -> Trust:
             f" empty. Create it in the service's namespace: kubectl create configmap {config_map} --from-file=key.pub"
         )
         raise Failure(Reason.KEY_MISSING, message)
+    return parse_trust({file.name: file.read_text(errors="replace") for file in files}, f"the ConfigMap {config_map!r}")
+
+
+def parse_trust(files: Mapping[str, str], origin: str) -> Trust:
+    """Return the trusted keys in some files.
+
+    Args:
+        files: Texts by name.
+        origin: What has them, for messages, such as: the ConfigMap 'team'.
+
+    Raises:
+        Failure: InvalidKey with the entry that is no key.
+    """
     keys: list[ec.EllipticCurvePublicKey] = []
     roots: list[x509.Certificate] = []
-    identity = _read_identity(files, config_map)
-    for file in files:
-        if file.name in _OF_IDENTITY:
+    identity = _parse_identity({name: files[name].strip() for name in files if name in _OF_IDENTITY}, origin)
+    for name, text in files.items():
+        if name in _OF_IDENTITY:
             continue
-        text = file.read_text(errors="replace")
         try:
             if _CERTIFICATE in text:
                 roots += x509.load_pem_x509_certificates(text.encode())
@@ -114,26 +126,24 @@ def read_trust(mounted: Path, config_map: str) -> Trust:
                 raise ValueError("it has neither a public key nor a certificate in PEM")
         except _UNREADABLE as error:
             message = (
-                f"{file.name} of the ConfigMap {config_map!r} is not a key to trust: {error}. Write a public key of"
-                f" the curve {_CURVES} ({_KEY}), or root certificates ({_CERTIFICATE})."
+                f"{name} of {origin} is not a key to trust: {error}. Write a public key of the curve {_CURVES}"
+                f" ({_KEY}), or root certificates ({_CERTIFICATE})."
             )
             raise Failure(Reason.INVALID_KEY, message) from None
-    return Trust(config_map, {compute_id(key): key for key in keys}, tuple(roots), identity)
+    return Trust(origin, {compute_id(key): key for key in keys}, tuple(roots), identity)
 
 
-def _read_identity(files: Iterable[Path], config_map: str) -> TrustedIdentity | None:
-    """Return the trusted identity of a ConfigMap, which has three keys for it; None: it has none of them."""
-    found = {file.name: file for file in files if file.name in _OF_IDENTITY}
-    if not found:
+def _parse_identity(texts: Mapping[str, str], origin: str) -> TrustedIdentity | None:
+    """Return the trusted identity, of which there are three files; None: there is none of them."""
+    if not texts:
         return None
-    texts = {name: file.read_text(errors="replace").strip() for name, file in found.items()}
     if missing := [name for name in _OF_IDENTITY if not texts.get(name)]:
         message = (
-            f"The ConfigMap {config_map!r} has {join_some(found)} and lacks {join_some(missing)}. For signatures of an"
-            " identity write all of them; for other signatures remove them."
+            f"{origin[0].upper()}{origin[1:]} has {join_some(texts)} and lacks {join_some(missing)}. For signatures of"
+            " an identity write all of them; for other signatures remove them."
         )
         raise Failure(Reason.INVALID_KEY, message)
-    return TrustedIdentity(found[_ROOT], texts[_IDENTITY], texts[_ISSUER])
+    return TrustedIdentity(texts[_ROOT], texts[_IDENTITY], texts[_ISSUER])
 
 
 def compute_id(key: ec.EllipticCurvePublicKey) -> str:
@@ -171,14 +181,15 @@ def verify_envelope(envelope: Envelope, trust: Trust, name: str, now: datetime) 
     problem = (
         "does not have the signature of its key: it was changed"
         if candidates and envelope.hint
-        else f"is signed with another key ({hint[:80]}): the ConfigMap {trust.config_map!r} {known}"
+        else f"is signed with another key ({hint[:80]}): {trust.origin} {known}"
     )
-    raise build_invalid(name, problem, "Sign the folder with a trusted key, or add its public key to the ConfigMap")
+    remedy = f"Sign the folder with a trusted key, or add its public key to {trust.origin}"
+    raise build_invalid(name, problem, remedy)
 
 
 def _verify_identity(envelope: Envelope, trust: Trust, name: str) -> str:
     if trust.identity is None:
-        problem = f"is signed by an identity, and the ConfigMap {trust.config_map!r} has none"
+        problem = f"is signed by an identity, and {trust.origin} has none"
         raise build_invalid(name, problem, f"Add {join_some(_OF_IDENTITY)} to it, or sign with a key")
     # Imported for such signatures alone: it brings 19 packages.
     from conch_agent.signatures.identity import verify_identity  # noqa: PLC0415
@@ -219,7 +230,7 @@ def _verify_with_certificate(envelope: Envelope, trust: Trust, name: str, now: d
 def _find_problem(chain: list[x509.Certificate], trust: Trust, now: datetime) -> str:
     """Return why the first certificate of a chain is not trusted; empty: it is."""
     if not trust.roots:
-        return f"the ConfigMap {trust.config_map!r} has no root certificate"
+        return f"{trust.origin} has no root certificate"
     for certificate in chain:
         subject = certificate.subject.rfc4514_string()[:200]
         if now > certificate.not_valid_after_utc:
@@ -234,7 +245,7 @@ def _find_problem(chain: list[x509.Certificate], trust: Trust, now: datetime) ->
         policy.build_client_verifier().verify(chain[0], chain[1:])
     except VerificationError as error:
         roots = join_some(root.subject.rfc4514_string()[:200] for root in trust.roots)
-        return f"it does not lead to a root of the ConfigMap {trust.config_map!r} ({roots}): {str(error)[:300]}"
+        return f"it does not lead to a root of {trust.origin} ({roots}): {str(error)[:300]}"
     return ""
 
 

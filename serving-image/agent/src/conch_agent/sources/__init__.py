@@ -1,12 +1,13 @@
 """The sources of model files: a module for each scheme of the contract, with the scheme's name.
 
 The module of a scheme has the function `open_source`, which returns the source of a `Location`, and `KEYS`, the keys of
-the Secret, if the scheme takes one. Without the module of a scheme, this package cannot be imported.
+the Secret, if the scheme takes one. It is imported at its first use: a pod uses one, and some import large libraries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
 from importlib import import_module
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,9 +19,6 @@ from conch_agent.sources.storage_secret import read_secret
 from conch_contract.schemes import SCHEMES, find_scheme
 from conch_contract.sentences import join_words
 
-_OPENERS: Final[Mapping[str, Callable[[Location], Source]]] = {
-    name: import_module(f"{__name__}.{name}").open_source for name in SCHEMES
-}
 _BEGINNINGS: Final = join_words((f"{name}://" for name in SCHEMES), "or")
 
 
@@ -44,7 +42,26 @@ def open_source(uri: str, settings: Settings, secret_name: str = "") -> Source:
     if scheme is None:
         raise Failure(Reason.UNSUPPORTED, f"{uri} has no known scheme: use {_BEGINNINGS}.")
     secret = read_secret(settings.find_secret(secret_name), scheme.secret_keys) if scheme.secret_keys else {}
-    return _OPENERS[scheme.name](Location(uri, secret, settings.pvc))
+    opened: Source = import_module(f"{__name__}.{scheme.name}").open_source(Location(uri, secret, settings.pvc))
+    return opened
 
 
-__all__ = ["Source", "open_source"]
+def build_key(uri: str, settings: Settings, secret_name: str = "") -> str:
+    """Return the key of a source: a hash of its URI, and of the store's address where the Secret has it.
+
+    Args:
+        uri: The storageUri.
+        settings: Paths of the container.
+        secret_name: As in `open_source`.
+
+    Raises:
+        Failure: SecretMissing or InvalidSecret.
+    """
+    scheme = find_scheme(uri)
+    keys = scheme.secret_keys if scheme else ()
+    secret = read_secret(settings.find_secret(secret_name), keys) if keys else {}
+    addresses = [secret.get(key.name, "").rstrip("/") for key in keys if key.is_address]
+    return hashlib.sha256(json.dumps([uri, *addresses]).encode()).hexdigest()
+
+
+__all__ = ["Source", "build_key", "open_source"]

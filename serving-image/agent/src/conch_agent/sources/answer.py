@@ -44,6 +44,11 @@ class Answer:
         return f"HTTP {self.status} {self.phrase}".strip()
 
     @property
+    def is_outage(self) -> bool:
+        """True if the server has refused nothing: it has a fault, or limits the rate of requests (RFC 9110, 6585)."""
+        return self.status >= 500 or self.status in {408, 429}
+
+    @property
     def words(self) -> str:
         """Code, message and useful elements in one line."""
         summary = f"{self.code}: {self.message}" if self.code and self.message else self.code or self.message

@@ -17,7 +17,7 @@ from conch_agent.sources.az_token import TokenSource
 from conch_agent.sources.base import Location
 from conch_agent.sources.object_store import ObjectStoreSource
 from conch_agent.sources.secret_settings import Endpoint
-from conch_agent.sources.store_client import build_options, build_retries
+from conch_agent.sources.store_client import NO_HEADERS, build_options, build_retries
 
 if TYPE_CHECKING:
     from obstore.store import AzureBearerToken
@@ -92,6 +92,7 @@ class _Container:
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)
         self.authorities = settings.authorities
         self.is_signed = credential is not None
+        self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
         self._account = account
         self._credential = credential

@@ -129,9 +129,11 @@ class TokenSource:
         status = answer.status_line
         cause = f"answered {status}" + ("" if words == status else f" ({words})")
         if answer.status == 429 or answer.status >= 500:
-            return self._build_failure(cause, "The agent tries again")
+            return self._build_failure(cause, "The agent tries again", is_outage=True)
         return self._build_failure(cause, "Correct AZURE_AUTHORITY_HOST")
 
-    def _build_failure(self, cause: str, remedy: str, reason: Reason = Reason.FETCH_FAILED) -> Failure:
+    def _build_failure(
+        self, cause: str, remedy: str, reason: Reason = Reason.FETCH_FAILED, *, is_outage: bool = False
+    ) -> Failure:
         message = f"{self._uri}: {self._principal.authority.url}, which issues the tokens, {cause}. {remedy}."
-        return Failure(reason, message)
+        return Failure(reason, message, is_outage=is_outage)

@@ -46,6 +46,7 @@ class Item:
         key: Its name in the source.
         version: The object version to read; empty: the current content.
         digest: The digest that its content must have, as in `conch_agent.digests`; empty: the source declares none.
+        content: What identifies its content at all places of a model; empty: the tag does, at this place alone.
     """
 
     path: PurePosixPath
@@ -54,6 +55,12 @@ class Item:
     key: str
     version: str = ""
     digest: str = ""
+    content: str = ""
+
+    @property
+    def mark(self) -> str:
+        """What identifies the content in records of a fetch, so that it resumes; empty: nothing does."""
+        return self.content or self.tag
 
 
 @dataclass(frozen=True)

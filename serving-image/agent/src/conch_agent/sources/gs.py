@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,6 +23,9 @@ from conch_agent.sources.store_errors import StoreTerms
 __all__ = ["KEYS", "GsSource", "open_source"]
 
 _ENDPOINT: Final = Endpoint("https://storage.googleapis.com", "storage.googleapis.com", 443)
+# Without the header the store decompresses objects of Content-Encoding gzip, and then has neither their size nor ranges
+# (https://cloud.google.com/storage/docs/transcoding).
+_READ_HEADERS: Final[Mapping[str, str]] = MappingProxyType({"accept-encoding": "gzip"})
 
 
 def open_source(location: Location) -> GsSource:
@@ -62,6 +66,7 @@ class _GsBucket:
         self.default_endpoint = _ENDPOINT
         self.authorities = settings.authorities
         self.is_signed = settings.account_key is not None
+        self.read_headers = _READ_HEADERS
         self.unknown = settings.unknown
         self._settings = settings
         _check_private_key(name, settings.account_key)
@@ -76,9 +81,7 @@ class _GsBucket:
         else:
             config["bearer_token"] = ""  # otherwise the client looks for credentials in files of the container
         options = build_options(proxy)
-        # Objects arrive as they are stored: without the header the store decompresses those of Content-Encoding gzip,
-        # and then has neither their size nor ranges (https://cloud.google.com/storage/docs/transcoding).
-        options["default_headers"] = {"accept-encoding": "gzip"}
+        options["default_headers"] = dict(_READ_HEADERS)
         return GCSStore(
             self.name,
             config=config,  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ def classify(answer: Answer, headers: Mapping[str, str], uri: str, place: HubPat
         return _build_rate_limit(headers, uri, endpoint, words)
     if answer.status >= 500:
         message = f"{uri}: the hub at {endpoint} answered {words}. The agent retries; if this stays, see the hub's log."
-        return Failure(Reason.FETCH_FAILED, message)
+        return Failure(Reason.FETCH_FAILED, message, is_outage=True)
     if denied := _find_denial(answer.status, code, detail, place, endpoint):
         return Failure(Reason.ACCESS_DENIED, f"{uri}: {denied} ({words}).")
     if missing := _find_missing(answer.status, code, place, endpoint):
@@ -57,7 +57,8 @@ def classify_redirected(answer: Answer, headers: Mapping[str, str], uri: str, ho
         f"{uri}: the server {host}, to which the hub redirects for its files, answered"
         f" {_describe(answer, *_read_error(headers))}. The agent retries with another redirect of the hub."
     )
-    return Failure(Reason.FETCH_FAILED, message, min(read_delay(headers), LONGEST_DELAY))
+    delay = min(read_delay(headers), LONGEST_DELAY)
+    return Failure(Reason.FETCH_FAILED, message, delay, is_outage=answer.is_outage)
 
 
 def _read_error(headers: Mapping[str, str]) -> tuple[str, str]:
@@ -115,4 +116,4 @@ def _build_rate_limit(headers: Mapping[str, str], uri: str, endpoint: str, words
         f"{uri}: the hub at {endpoint} limits the rate of requests ({words}); the agent retries {retry}. An HF_TOKEN in"
         " the storage Secret has a limit of its own, and so has a hub in the cluster."
     )
-    return Failure(Reason.FETCH_FAILED, message, delay)
+    return Failure(Reason.FETCH_FAILED, message, delay, is_outage=True)

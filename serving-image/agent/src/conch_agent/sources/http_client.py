@@ -196,7 +196,7 @@ class HttpClient:
                 f"{self.uri}: {host}:{port} {error}. The agent retries and resumes. Read the server's log, or"
                 " check the network between the pod and it."
             )
-            return Failure(Reason.FETCH_FAILED, message)
+            return Failure(Reason.FETCH_FAILED, message, is_outage=True)
         if isinstance(error, WrongAnswerError):
             return Failure(Reason.FETCH_FAILED, f"{self.uri}: {host}:{port} {error}. {error.remedy}.")
         problem = await self._explain(error, host, port, is_plain=parts.scheme == "http")

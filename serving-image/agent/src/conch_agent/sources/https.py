@@ -97,7 +97,7 @@ class HttpsSource:
         if answer.status in {404, 410}:
             return Failure(Reason.NOT_FOUND, f"{self.uri} does not exist ({words}). Correct storageUri.")
         message = f"{self.uri}: the server answered {words}. Read the server's log, or correct storageUri."
-        return Failure(Reason.FETCH_FAILED, message)
+        return Failure(Reason.FETCH_FAILED, message, is_outage=answer.is_outage)
 
 
 def _read_size(answer: aiohttp.ClientResponse) -> int | None:

@@ -55,4 +55,4 @@ class ListingLimit:
                 f"{self._uri}: the server listed {self._count} files in {SECONDS:g} s, and the list has not ended. The"
                 " agent retries. Read the server's log, or point storageUri at the model's folder alone."
             )
-            raise Failure(Reason.FETCH_FAILED, message) from None
+            raise Failure(Reason.FETCH_FAILED, message, is_outage=True) from None

@@ -1,36 +1,31 @@
-"""Files in an object store, which are read in parallel ranges and yielded in order."""
+"""Files in an object store: their list, and their versions."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager
-from itertools import islice
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import PreconditionError
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Buffer, Entry, Item, Listing, build_listing, parse_path
 from conch_agent.sources.exclusions import is_excluded_path
 from conch_agent.sources.listing_limit import ListingLimit
-from conch_agent.sources.store_client import Bucket, read_meta
+from conch_agent.sources.object_reads import build_changed
+from conch_agent.sources.store_client import Bucket, build_tag, is_same_tag, read_meta
 from conch_agent.sources.store_connection import StoreConnection
 from conch_agent.sources.store_errors import classify_version
 from conch_agent.tasks import run_all
 from conch_contract.object_versions import select_recordable
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, ObjectMeta
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
-
-CHUNK: Final = 4 * 1024 * 1024
-WINDOW: Final = 4  # parallel chunks of a file: memory is bounded by CHUNK x WINDOW x parallel files
 
 _HEADS_AT_ONCE: Final = 8
 
@@ -100,10 +95,10 @@ class ObjectStoreSource:
                 found[self._make_relative(item.key)] = item.version or await self._read_version(store, item)
 
         first, *others = listing.items
-        async with self._connection.open() as store:
-            await find(store, first)
+        async with self._connection.open() as bucket:
+            await find(bucket.store, first)
             if all(found.values()):
-                await run_all(find(store, item) for item in others)
+                await run_all(find(bucket.store, item) for item in others)
         return found if all(found.values()) else {}
 
     async def list_versions(self, versions: Mapping[str, str]) -> Listing:
@@ -125,24 +120,24 @@ class ObjectStoreSource:
                     if failure := classify_version(error, str(name), version, self._terms):
                         raise failure from error
                     raise
-            items.append(Item(name, meta["size"], _build_tag(meta), key, version))
+            items.append(Item(name, meta["size"], build_tag(meta), key, version))
 
-        async with self._connection.open() as store:
-            await run_all(add(store, path, version) for path, version in versions.items())
+        async with self._connection.open() as bucket:
+            await run_all(add(bucket.store, path, version) for path, version in versions.items())
         return Listing(tuple(sorted(items, key=lambda item: item.path)))
 
     async def _list(self, limit: ListingLimit) -> Listing:
         found: list[Entry] = []
-        async with self._connection.open() as store:
-            async for chunk in obstore.list(store, self._prefix or None):
+        async with self._connection.open() as bucket:
+            async for chunk in obstore.list(bucket.store, self._prefix or None):
                 found += [self._build_entry(meta) for meta in chunk]
                 limit.add(len(chunk))
-            found = await self._remove_markers(store, [entry for entry in found if entry.name])
+            found = await self._remove_markers(bucket.store, [entry for entry in found if entry.name])
             if (
                 not found
                 and self._prefix
                 and self._may_be_object
-                and (item := await self._read_head(store, self._prefix))
+                and (item := await self._read_head(bucket.store, self._prefix))
             ):
                 return Listing((item,))
         return build_listing(found, self.uri)
@@ -171,51 +166,14 @@ class ObjectStoreSource:
         return self._connection.open()
 
     async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
-        """Yield the object's chunks in order, as in Source. The next chunks are read in parallel."""
-        size = item.size or 0
-        starts = iter(range(offset, size, CHUNK))
-        tasks: deque[asyncio.Task[Buffer]] = deque()
-
-        async with self._connection.open() as store:
-
-            def start_read(start: int) -> None:
-                tasks.append(asyncio.create_task(self._read_range(store, item, start, min(start + CHUNK, size))))
-
-            try:
-                for start in islice(starts, WINDOW):
-                    start_read(start)
-                while tasks:
-                    chunk = await tasks.popleft()
-                    for start in islice(starts, 1):
-                        start_read(start)
-                    yield chunk
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        """Yield the object's bytes in order, as in Source."""
+        async with self._connection.open() as bucket, aclosing(bucket.reads.read(item, offset)) as blocks:
+            async for block in blocks:
+                yield block
 
     def find_local(self, item: Item) -> Path | None:  # noqa: ARG002  the protocol's
         """Return None, as in Source: objects are not local."""
         return None
-
-    async def _read_range(self, store: ObjectStore, item: Item, start: int, end: int) -> Buffer:
-        try:
-            options: GetOptions = {"range": (start, end), "if_match": _quote(item.tag) or None}
-            if item.version:
-                options["version"] = item.version
-            answer = await obstore.get_async(store, item.key, options=options)
-            if not _is_same_tag(answer.meta["e_tag"] or "", item.tag) or answer.meta["size"] != item.size:
-                raise _build_changed(self.uri, item)
-            content = memoryview(await answer.bytes_async())
-        except (FileNotFoundError, PreconditionError) as error:
-            raise _build_changed(self.uri, item) from error
-        if len(content) != end - start:
-            message = (
-                f"{self.uri}: the store sent {len(content)} bytes of {item.key}, and {end - start} were requested; the "
-                "agent retries."
-            )
-            raise Failure(Reason.FETCH_FAILED, message)
-        return content
 
     async def _read_head(self, store: ObjectStore, key: str) -> Item | None:
         try:
@@ -232,31 +190,13 @@ class ObjectStoreSource:
         try:
             meta = await read_meta(store, item.key)
         except FileNotFoundError as error:
-            raise _build_changed(self.uri, item) from error
-        if not _is_same_tag(_build_tag(meta), item.tag) or meta["size"] != item.size:
-            raise _build_changed(self.uri, item)
+            raise build_changed(self.uri, item) from error
+        if not is_same_tag(build_tag(meta), item.tag) or meta["size"] != item.size:
+            raise build_changed(self.uri, item)
         return meta["version"] or ""
 
     def _build_entry(self, meta: ObjectMeta) -> Entry:
-        return Entry(self._make_relative(meta["path"]), meta["size"], _build_tag(meta), meta["path"])
+        return Entry(self._make_relative(meta["path"]), meta["size"], build_tag(meta), meta["path"])
 
     def _make_relative(self, key: str) -> str:
         return key[len(self._prefix) :].removeprefix("/") if self._prefix else key
-
-
-def _build_tag(meta: ObjectMeta) -> str:
-    return meta["e_tag"] or str(meta["last_modified"])
-
-
-def _is_same_tag(one: str, other: str) -> bool:
-    """Compare tags. A list may have them without the quotes of the header."""
-    return one.strip('"') == other.strip('"')
-
-
-def _quote(tag: str) -> str:
-    """Return a tag as the header If-Match has it (RFC 9110, section 8.8.3). Lists of Azure have it without quotes."""
-    return tag if not tag or tag.endswith('"') else f'"{tag}"'
-
-
-def _build_changed(uri: str, item: Item) -> Failure:
-    return Failure(Reason.CHANGED, f"{uri}: {item.path} changed while it was fetched; the agent fetches the new one.")

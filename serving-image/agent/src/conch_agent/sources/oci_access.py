@@ -95,10 +95,10 @@ class Access:
                     if answer.status in {401, 403}:
                         raise build_denial(self._uri, f"the token service {realm.host}", error, self.remedy)
                     delay = min(read_delay(answer.headers), LONGEST_DELAY)
-                    raise self._build_failure(realm, f"answered {error.words}", delay)
+                    raise self._build_failure(realm, f"answered {error.words}", delay, is_outage=error.is_outage)
                 body = await read_whole(answer, _LONGEST_ANSWER)
         except TimeoutError:
-            raise self._build_failure(realm, f"did not complete its answer in {_SECONDS} s") from None
+            raise self._build_failure(realm, f"did not complete its answer in {_SECONDS} s", is_outage=True) from None
         if body is None:
             raise self._build_failure(realm, f"answered more than {_LONGEST_ANSWER} bytes")
         try:
@@ -123,9 +123,9 @@ class Access:
         )
         raise Failure(Reason.FETCH_FAILED, message)
 
-    def _build_failure(self, realm: URL, problem: str, delay: float = 0.0) -> Failure:
+    def _build_failure(self, realm: URL, problem: str, delay: float = 0.0, *, is_outage: bool = False) -> Failure:
         message = (
             f"{self._uri}: the token service {realm.host} of the registry {self._artifact.host} {problem}. The agent"
             " retries; if this stays, read the log of that service."
         )
-        return Failure(Reason.FETCH_FAILED, message, delay)
+        return Failure(Reason.FETCH_FAILED, message, delay, is_outage=is_outage)

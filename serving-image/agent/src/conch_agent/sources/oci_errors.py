@@ -51,10 +51,10 @@ def classify(answer: Answer, headers: Mapping[str, str], uri: str, artifact: Art
     if answer.status == 429:
         retry = f"in {delay:.0f} s" if delay else "later"
         message = f"{uri}: {registry} limits the rate of requests ({words}); the agent retries {retry}. {login_remedy}."
-        return Failure(Reason.FETCH_FAILED, message, delay)
+        return Failure(Reason.FETCH_FAILED, message, delay, is_outage=True)
     if answer.status >= 500:
         message = f"{uri}: {registry} answered {words}. The agent retries; if this stays, read the registry's log."
-        return Failure(Reason.FETCH_FAILED, message, delay)
+        return Failure(Reason.FETCH_FAILED, message, delay, is_outage=True)
     message = f"{uri}: {registry} answered {words}. Correct storageUri; is there a registry at this host and port?"
     return Failure(Reason.FETCH_FAILED, message)
 
@@ -85,7 +85,8 @@ def classify_redirected(answer: Answer, headers: Mapping[str, str], uri: str, ho
         f"{uri}: the server {host}, to which the registry redirects for its files, answered {_describe(answer)}. The"
         " agent retries with another redirect of the registry."
     )
-    return Failure(Reason.FETCH_FAILED, message, min(read_delay(headers), LONGEST_DELAY))
+    delay = min(read_delay(headers), LONGEST_DELAY)
+    return Failure(Reason.FETCH_FAILED, message, delay, is_outage=answer.is_outage)
 
 
 def _describe(answer: Answer) -> str:

@@ -14,7 +14,7 @@ from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
 from conch_agent.sources.s3_errors import TERMS
 from conch_agent.sources.s3_settings import KEYS, S3Settings, parse_settings
 from conch_agent.sources.secret_settings import Endpoint
-from conch_agent.sources.store_client import build_options, build_retries
+from conch_agent.sources.store_client import NO_HEADERS, build_options, build_retries
 from conch_agent.sources.store_errors import StoreTerms
 
 __all__ = ["KEYS", "S3Source", "open_source"]
@@ -59,6 +59,7 @@ class _S3Bucket:
         self.endpoint = settings.endpoint
         self.authorities = settings.authorities
         self.is_signed = settings.is_signed
+        self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
         self._settings = settings
         host = f"s3.{settings.region or _REGION}.amazonaws.com"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import obstore
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # The proxy ends a request that stalls, earlier than these do: neither may end a request that is only slow.
 _SECONDS: Final = "300s"
 _LONGEST: Final = "86400s"
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Bucket(Protocol):
@@ -47,6 +49,10 @@ class Bucket(Protocol):
     @property
     def is_signed(self) -> bool:
         """True if requests have credentials."""
+
+    @property
+    def read_headers(self) -> Mapping[str, str]:
+        """Headers with which objects arrive as they are stored."""
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -97,3 +103,37 @@ async def read_meta(store: ObjectStore, key: str, version: str = "") -> ObjectMe
         options["version"] = version
     answer = await obstore.get_async(store, key, options=options)
     return answer.meta
+
+
+def build_tag(meta: ObjectMeta) -> str:
+    """Return the tag of an object, which changes with its content.
+
+    Args:
+        meta: Its metadata.
+    """
+    return meta["e_tag"] or str(meta["last_modified"])
+
+
+def is_same_tag(one: str, other: str) -> bool:
+    """Compare tags. A list may have them without the quotes of the header.
+
+    Args:
+        one: A tag.
+        other: Another one.
+
+    >>> is_same_tag('"a"', "a"), is_same_tag("a", "b")
+    (True, False)
+    """
+    return one.strip('"') == other.strip('"')
+
+
+def quote_tag(tag: str) -> str:
+    """Return a tag as the header If-Match has it (RFC 9110, section 8.8.3). Lists of Azure have it without quotes.
+
+    Args:
+        tag: The tag; empty: there is none.
+
+    >>> quote_tag("a"), quote_tag('"a"'), quote_tag("")
+    ('"a"', '"a"', '')
+    """
+    return tag if not tag or tag.endswith('"') else f'"{tag}"'

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.connection import build_context
 from conch_agent.sources.http_client import HttpClient
+from conch_agent.sources.object_reads import ObjectReads
+from conch_agent.sources.signed_reads import SignedReads
 from conch_agent.sources.store_client import Bucket
 from conch_agent.sources.store_errors import Target, classify, is_client_error
 from conch_agent.sources.store_proxy import StoreProxy, plain_url
@@ -19,6 +22,14 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _ISSUER_REMEDY: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
+
+
+@dataclass(frozen=True)
+class OpenBucket:
+    """The client of a bucket, and the reads of its objects."""
+
+    store: ObjectStore
+    reads: ObjectReads
 
 
 class StoreConnection:
@@ -44,11 +55,11 @@ class StoreConnection:
         self._users = 0  # active blocks of `open`
         self._resources = AsyncExitStack()
         self._proxy = StoreProxy(self._endpoint, self._client)
-        self._store: ObjectStore
+        self._open: OpenBucket
 
     @asynccontextmanager
-    async def open(self) -> AsyncGenerator[ObjectStore, None]:
-        """Yield a client of the bucket. Blocks that are active at the same time share it: to make one takes 5 ms.
+    async def open(self) -> AsyncGenerator[OpenBucket, None]:
+        """Yield the bucket. Blocks that are active at the same time share it: to make a client takes 5 ms.
 
         Raises:
             Failure: The endpoint is refused, or a request of the block fails.
@@ -57,12 +68,11 @@ class StoreConnection:
         async with self._lock:
             if not self._users:
                 self._proxy = StoreProxy(self._endpoint, self._client)
-                await self._resources.enter_async_context(self._proxy.run())
-                self._store = self._bucket.open(plain_url(self._endpoint), self._proxy.url, self._proxy.note)
+                self._open = await self._connect()
             self._users += 1
         proxy = self._proxy
         try:
-            yield self._store
+            yield self._open
         except Failure:
             raise
         except Exception as error:
@@ -73,6 +83,15 @@ class StoreConnection:
             self._users -= 1
             if not self._users:
                 await self._resources.pop_all().aclose()
+
+    async def _connect(self) -> OpenBucket:
+        await self._resources.enter_async_context(self._proxy.run())
+        store = self._bucket.open(plain_url(self._endpoint), self._proxy.url, self._proxy.note)
+        if not self._bucket.is_signed:  # the library would request credentials of the cloud's metadata server
+            return OpenBucket(store, ObjectReads(self._target.uri, store, None))
+        session = await self._resources.enter_async_context(self._client.open_session())
+        signed = SignedReads(store, self._endpoint, self._client, session, self._bucket.read_headers)
+        return OpenBucket(store, ObjectReads(self._target.uri, store, signed))
 
     def _check_endpoint(self) -> None:
         try:

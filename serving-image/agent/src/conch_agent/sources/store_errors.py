@@ -144,7 +144,8 @@ def classify(error: Exception, target: Target, terms: StoreTerms) -> Failure:
     remedy = terms.remedies.get(answer.code or str(answer.status), "" if answer.code else terms.wrong_endpoint)
     status = answer.status_line
     detail = "" if answer.words == status else f" {answer.words}."
-    return Failure(Reason.FETCH_FAILED, f"{uri}: the store{where} answered {status}.{detail} {remedy}".strip())
+    message = f"{uri}: the store{where} answered {status}.{detail} {remedy}".strip()
+    return Failure(Reason.FETCH_FAILED, message, is_outage=answer.is_outage)
 
 
 def classify_version(error: Exception, path: str, version: str, terms: StoreTerms) -> Failure | None:

@@ -54,6 +54,19 @@ def plain_url(endpoint: Endpoint) -> str:
     return f"http://{_write_host(endpoint)}{'' if is_default else f':{endpoint.port}'}{urlsplit(endpoint.url).path}"
 
 
+def build_url(endpoint: Endpoint, target: str) -> URL:
+    """Return the URL of a request at the store, whatever host it names: other processes of the pod may connect.
+
+    Args:
+        endpoint: The endpoint.
+        target: Path and query of the request, or its whole URL.
+    """
+    parts = urlsplit(target)
+    query = f"?{parts.query}" if parts.query else ""
+    scheme = urlsplit(endpoint.url).scheme
+    return URL(f"{scheme}://{_write_host(endpoint)}:{endpoint.port}{parts.path or '/'}{query}", encoded=True)
+
+
 def _write_host(endpoint: Endpoint) -> str:
     """Return the host as it stands in a URL."""
     return f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
@@ -121,7 +134,7 @@ class StoreProxy:
         if request.method not in {"GET", "HEAD"}:  # the client only reads
             return web.Response(status=405)
         method = cast("Literal['GET', 'HEAD']", request.method)
-        url = self._build_url(request.raw_path)
+        url = build_url(self._endpoint, request.raw_path)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
         credentials = {name: headers.pop(name) for name in list(headers) if name.lower() in _CREDENTIALS}
         session = cast("aiohttp.ClientSession", self._session)
@@ -131,13 +144,6 @@ class StoreProxy:
                 return await self._pass(request, answer)
             except ANSWER_ERRORS as error:
                 raise await self._client.build_failure(error, str(answer.url)) from error
-
-    def _build_url(self, target: str) -> URL:
-        """Return the URL of a request at the store, whatever host it names: other processes of the pod may connect."""
-        parts, own = urlsplit(target), self._endpoint
-        scheme, host = urlsplit(own.url).scheme, _write_host(own)
-        query = f"?{parts.query}" if parts.query else ""
-        return URL(f"{scheme}://{host}:{own.port}{parts.path or '/'}{query}", encoded=True)
 
     def _check(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> None:
         """Refuse an answer that the client would read for nothing.

@@ -1,4 +1,4 @@
-"""The folder of a pipeline in Triton's model repository: it has no files, and its configuration is rendered."""
+"""The folder of a pipeline in Triton's model repository: a configuration without files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from conch_agent.boot import read_boot_id
 from conch_agent.dependencies import find_steps
 from conch_agent.effective_config import find_written_values
 from conch_agent.pipeline import build_ensemble
+from conch_agent.policy import read_policy
 from conch_agent.repository_model import RepositoryModel, check_name, read_marker
 from conch_agent.settings import Settings
 from conch_contract.manifest import ModelSource
@@ -38,8 +39,9 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
         settings: The agent's settings.
 
     Raises:
-        Failure: InvalidPipeline: the tensors of the steps do not fit.
+        Failure: InvalidPipeline: the tensors of the steps do not fit. SignaturePolicyUnreadable.
     """
+    policy = read_policy(settings)  # without files of its own, a pipeline passes any that can be read
     ensemble = build_ensemble(source, configs)
     served = source.without_pins().model_copy(update={"warmup": None})
     steps = find_steps(ensemble)
@@ -53,6 +55,8 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
         boot=read_boot_id(),
         callees=steps,
         steps=steps,
+        verified=(policy.check,) if policy else (),
+        policy=policy.version if policy else "",
         written=find_written_values(ensemble, {}),
     )
     config.set_content(ensemble, model.content)
