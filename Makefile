@@ -163,7 +163,7 @@ version: ## Write the version of the file VERSION to all files that state it; VE
 	@$(if $(filter command,$(origin VERSION)),echo $(VERSION) > VERSION)
 	version=$$(< VERSION)
 	edits="s/^version = .*/version = \"$$version\"/
-	  s/\"conch-contract==[^\"]+\"/\"conch-contract==$$version\"/
+	  s/\"conch-(contract|core|agent)==[^\"]+\"/\"conch-\1==$$version\"/
 	  s/^(version|appVersion): .*/\1: $$version/
 	  s/(image\.version)=\"[^\"]*\"/\1=\"$$version\"/"
 	for file in $(VERSIONED); do

@@ -75,6 +75,11 @@ class Pod:
         for key, value in data.items():
             self._write(f"trust/{name}", key, value)
 
+    def mount_identities(self, name: str, data: Mapping[str, str]) -> None:
+        """Mount a Secret of age identities."""
+        for key, value in data.items():
+            self._write(f"decryption/{name}", key, value)
+
     def _write(self, folder: str, name: str, text: str) -> None:
         place = self.root / folder
         place.mkdir(exist_ok=True, parents=True)

@@ -28,7 +28,7 @@ class Store:
     def __init__(self, folder: Path, certificate: tuple[Path, Path] | None = None) -> None:
         self._folder = folder
         self._certificate = certificate
-        self.port, self.https_port = free_port(), free_port()
+        self.port, self.https_port, self.filer_port = free_port(), free_port(), free_port()
         identity = {
             "name": "conch",
             "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
@@ -55,6 +55,11 @@ class Store:
             "AWS_REGION": "us-east-1",
             "AWS_ALLOW_HTTP": "true",
         }
+
+    @property
+    def files(self) -> str:
+        """The URL of its files over plain HTTP, which takes PUT."""
+        return f"http://127.0.0.1:{self.filer_port}"
 
     def bucket(self, name: str) -> S3Store:
         return S3Store(name, config=self.secret)  # type: ignore[arg-type]  # a Secret is text
@@ -100,7 +105,7 @@ class Store:
         urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
 
     def _start(self) -> Process:
-        master, volume, filer = free_port(), free_port(), free_port()
+        master, volume = free_port(), free_port()
         command = [
             str(tools.weed()),
             "server",
@@ -114,7 +119,7 @@ class Store:
             f"-volume.port.grpc={free_port()}",
             "-volume.max=400",  # a bucket takes seven at once, and a worker's tests make a bucket each
             "-filer",
-            f"-filer.port={filer}",
+            f"-filer.port={self.filer_port}",
             f"-filer.port.grpc={free_port()}",
             "-s3",
             f"-s3.port={self.port}",

@@ -172,7 +172,7 @@ def test_the_model_is_named_beside_one_that_answers_all_the_time(store: Store, p
             end_triton(pod, kubelet, "bad")
         pod.until_reason("RequestsCrashed", "bad")
         pod.until_ready()
-        assert pod.model("main").state == ModelState.READY
+        pod.until_reported("main")
         assert not answers(pod, "bad")
         assert answers(pod, "main")
     finally:

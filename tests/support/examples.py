@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 import yaml
+from pyrage.x25519 import Identity
 
+from conch.cli.model.encryption import encrypt_folder
 from tests.cluster.paths import REPOSITORY
 from tests.support import filetypes
 from tests.support.bundles import derive_key, write_public
@@ -24,6 +26,8 @@ from tests.support.wait import TIMEOUT
 FOLDER: Final = REPOSITORY / "examples"
 MODELS: Final = Path(__file__).with_name("models")
 _SIGNER: Final = derive_key("examples")
+# The age identity of encrypted.yaml, which protects nothing.
+IDENTITY: Final = "AGE-SECRET-KEY-1YV9VG2Y9M2T9TLM5FDHUMWPE2J4JL0AWZVQV3PXCWJ9EUDAY8HTQEN9S7X"
 _SETOSA: Final = [5.1, 3.5, 1.4, 0.2]  # the first row of Fisher's table
 
 
@@ -84,6 +88,7 @@ def all_examples() -> list[Example]:
         "watch": magika,
         "digest": magika,
         "signature": magika,
+        "encrypted": magika,
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),
         "sequences": ({"x": np.array([[1]], dtype=np.float32)}, lambda answer: answer["sum"].tolist() == [[1]]),
@@ -107,6 +112,7 @@ def upload(store: Store) -> None:
     store.upload("s3://models/magika-v2", {"1/model.onnx": filetypes.MODEL})
     store.upload("s3://models/double", {"model.py": MODELS / "double" / "model.py"})
     store.upload("s3://models/magika-signed", sign_model(filetypes.MODEL))
+    store.upload("s3://models/magika-encrypted", encrypt_model(filetypes.MODEL))
     code = MODELS / "running_sum" / "model.py"
     store.upload("s3://models/running-sum", {"config.pbtxt": code.with_name("config.pbtxt"), "1/model.py": code})
     code = MODELS / "add_sub" / "model.py"
@@ -121,6 +127,17 @@ def sign_model(file: Path) -> dict[str, bytes]:
         folder = Path(name) / "model"
         folder.mkdir()
         shutil.copy(file, folder)
+        sign_folder(folder, _SIGNER)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def encrypt_model(file: Path) -> dict[str, bytes]:
+    """Return the files of an encrypted and signed folder with one model."""
+    with TemporaryDirectory() as name:
+        plain, folder = Path(name) / "plain", Path(name) / "model"
+        plain.mkdir()
+        shutil.copy(file, plain)
+        encrypt_folder(plain, folder, [Identity.from_str(IDENTITY).to_public()])
         sign_folder(folder, _SIGNER)
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -150,12 +167,13 @@ def build_wrong_labels(files: Mapping[str, bytes | Path]) -> dict[str, bytes | P
 
 
 def prepare(kube: Kube, namespace: str, store: Store) -> None:
-    """Trust the key of signature.yaml, train the model of sklearn.yaml, and put that of pvc.yaml on its claim.
+    """Write the keys of examples, train the model of sklearn.yaml, and put that of pvc.yaml on its claim.
 
     The latter two in a pod of the serving image: a joblib file is bound to the scikit-learn that wrote it.
     """
     free_volumes(kube, namespace)
     kube.apply(build_trusted_keys(), namespace)
+    kube.apply(build_identity(), namespace)
     kube.apply(MODELS / "workbench.yaml", namespace)
     here = f"--namespace={namespace}"
     kube.run("wait", "pod/workbench", "--for=condition=Ready", TIMEOUT, here)
@@ -170,6 +188,12 @@ def build_trusted_keys() -> dict[str, Any]:
     """Return the ConfigMap that signature.yaml names, with the public key of its model."""
     data = {"key.pub": write_public(_SIGNER)}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "team"}, "data": data}
+
+
+def build_identity() -> dict[str, Any]:
+    """Return the Secret that encrypted.yaml names, with the identity of its model."""
+    data = {"key.txt": IDENTITY}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "identity"}, "stringData": data}
 
 
 def free_volumes(kube: Kube, namespace: str) -> None:

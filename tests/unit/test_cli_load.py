@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from conch.api import InferenceService, Warmup
+from conch.cli import extras
 from conch.cli.cluster import Cluster
-from conch.cli.loadtest import extras, plot, reporter, results, schedule
+from conch.cli.loadtest import plot, reporter, results, schedule
 from conch.cli.loadtest.driver import CLIENT, IN_FLIGHT, Driver
 from conch.cli.loadtest.endpoint import Endpoint, list_endpoints, open_endpoint, parse_url
 from conch.cli.loadtest.forward import ready_pods
@@ -394,9 +395,9 @@ def test_a_run_without_an_answer_has_a_plot(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named_as_pip_installs_it() -> None:
-    extras.import_extras({**extras.CLIENT, **extras.PLOT})
+    extras.import_extras("load", {**extras.CLIENT, **extras.PLOT})
     with pytest.raises(CommandError) as refused:
-        extras.import_extras({"numpy": "numpy", "conch_no_such_module.aio": "no-such-module[grpc]"})
+        extras.import_extras("load", {"numpy": "numpy", "conch_no_such_module.aio": "no-such-module[grpc]"})
     assert "pip install 'no-such-module[grpc]'" in refused.value.message
 
 

@@ -18,7 +18,7 @@ from packaging.version import Version
 ROOT: Final = Path(__file__).resolve().parents[2]
 VERSION: Final = (ROOT / "VERSION").read_text().strip()
 PACKAGES: Final = ("operator", "operator/core", "operator/kubectl", "serving-image/contract", "serving-image/agent")
-OWN: Final = {"conch-contract", "conch-core"}
+OWN: Final = {"conch-contract", "conch-core", "conch-agent"}
 IMAGES: Final = ("operator/Dockerfile", "serving-image/Dockerfile", "serving-image/Dockerfile.cpu")
 # The modules of a distribution, where they have other names, and those of its own requirements that its API has.
 MODULES: Final = {"pyyaml": {"yaml"}, "pydantic": {"pydantic", "pydantic_core"}, "aiohttp": {"aiohttp", "yarl"}}

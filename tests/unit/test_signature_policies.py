@@ -10,6 +10,7 @@ import yaml
 
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, NAMESPACE, Kind, Ref
 from conch.api.names import ANNOTATION_SIGNATURE_PATH, LABEL_POLICY, LABEL_SIGNATURE_POLICY
+from conch.cli.actions import promote
 from conch.cli.status import build_status_text
 from conch.decide import find_unreported_pods
 from conch.events.handlers import EventHandlers
@@ -270,6 +271,7 @@ def test_no_rollout_begins_under_a_policy_that_cannot_be_read(strategy: str, pod
     assert (rollout.admission, rollout.reason) == ("Pending", "SignaturePolicyUnreadable")
     assert cluster.condition("Ready") == ("False", "SignaturePolicyUnreadable")
     assert cluster.condition("Serving") == ("True", "Answering")
+    assert "they load no model until it can" in promote(cluster.snapshot().service, cluster.now, full=False).message
     cluster.now += 3600
     cluster.settle()
     assert cluster.status.rollout is not None

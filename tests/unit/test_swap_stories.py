@@ -245,6 +245,7 @@ PODS: list[dict[str, Any]] = [
     {"model": {**MODEL, "storage": {"secretRef": {"name": "other"}}}},
     {"model": {**MODEL, "storage": {**MODEL["storage"], "mirrors": [{"uri": "hf://owner/magika"}]}}},
     {"model": {**MODEL, "storage": {**MODEL["storage"], "verify": {"signature": {"configMapRef": {"name": "team"}}}}}},
+    {"model": {**MODEL, "storage": {**MODEL["storage"], "decrypt": {"secretRef": {"name": "identity"}}}}},
     {"triton": {"args": ["--log-verbose=1"]}},
     {"triton": {"image": "mine:1"}},
     {"triton": {"shmSize": "1Gi"}},

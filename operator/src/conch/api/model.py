@@ -191,6 +191,13 @@ class Mirror(Part):
 WatchMode = Literal["Off", "Report", "Rollout"]
 
 
+class Decryption(Part):
+    """Keys of files that are encrypted with age."""
+
+    secret_ref: SecretRef
+    """Secret with age identities, as age-keygen writes them."""
+
+
 class Storage(Part):
     """Access to the storage, checks of its files, and the watch for new content."""
 
@@ -218,6 +225,8 @@ class Storage(Part):
     """Other places of the same files, tried in this order if storageUri fails."""
     verify: Verification | None = None
     """Checks of the files before Triton reads them."""
+    decrypt: Decryption | None = None
+    """Keys of encrypted files. Absent: they are not encrypted."""
     watch: WatchMode | None = None
     """Reaction to new content at storageUri. Rollout: it becomes a new revision, with the steps and gates of a rollout.
     Report: the condition SourceUpToDate is False. Off: none. Absent: Off."""

@@ -112,7 +112,11 @@ def _meaning(node: Schema) -> str:
     sentences = [node.get("description", "")]
     if "enum" in node:
         sentences.append(f"One of {', '.join(f'`{value}`' for value in node['enum'])}.")
-    bounds = [text.format(node[key]) for key, text in _BOUNDS.items() if key in node and "anyOf" not in node]
+    bounds = [
+        text.format(node[key])
+        for key, text in _BOUNDS.items()
+        if key in node and "x-kubernetes-int-or-string" not in node
+    ]
     if bounds:
         text = "; ".join(bounds)
         sentences.append(f"{text[0].upper()}{text[1:]}.")

@@ -4,6 +4,7 @@ Structural means: one type per node, no references, no null, and no type below a
 (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -44,7 +45,9 @@ def build_structural_schema(node: Mapping[str, Any], definitions: Mapping[str, S
         schema["description"] = " ".join(schema["description"].split())
     if node.get(_INT_OR_STRING):
         schema.pop("type", None)
-        schema |= {"anyOf": [{"type": "integer"}, {"type": "string"}], _INT_OR_STRING: True}
+        schema[_INT_OR_STRING] = True  # the API server takes both types; an anyOf would state them again
+    if schema.get("minLength") == 1 and "pattern" in schema and not re.search(schema["pattern"], ""):
+        del schema["minLength"]  # the pattern refuses an empty text
     if _is_open(node):
         schema[_PRESERVE] = True
     elif isinstance(node.get("additionalProperties"), dict):

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from conch.api._base import ConfigMapRef, Part
 from conch.api.cel import Rule
-from conch_contract.verification import SIGNATURE_FILE
+from conch_contract.verification import LONGEST_SIGNATURE_PATH, SIGNATURE_FILE, SIGNATURE_PATH
 
 
 class Signature(Part):
@@ -14,7 +14,7 @@ class Signature(Part):
 
     config_map_ref: ConfigMapRef
     """ConfigMap with trusted public keys or root certificates in PEM, or a trusted identity."""
-    path: Annotated[str, Field(max_length=256, pattern="^[^./][^/]*(/[^./][^/]*)*$")] = SIGNATURE_FILE
+    path: Annotated[str, Field(max_length=LONGEST_SIGNATURE_PATH, pattern=SIGNATURE_PATH)] = SIGNATURE_FILE
     """File of the signature inside storageUri, without hidden names."""
 
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
+from conch.cli import extras
 from conch.cli.cluster import Cluster, run_with_cluster
-from conch.cli.loadtest import extras
 from conch.cli.loadtest.options import LoadOptions
 from conch.cli.loadtest.reporter import Reporter, build_summary_text
 from conch.cli.loadtest.schedule import parse_schedule, parse_seconds
@@ -117,4 +117,4 @@ def _check(options: LoadOptions) -> None:
             raise CommandError(
                 f"--plot {options.plot}: there is no folder {options.plot.absolute().parent}; create it first"
             )
-    extras.import_extras({**extras.CLIENT, **(extras.PLOT if options.plot else {})})
+    extras.import_extras("load", {**extras.CLIENT, **(extras.PLOT if options.plot else {})})

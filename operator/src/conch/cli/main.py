@@ -6,6 +6,7 @@ import click
 
 from conch.cli.history import history
 from conch.cli.load import load
+from conch.cli.model.commands import model
 from conch.cli.plan import plan
 from conch.cli.rollback import rollback
 from conch.cli.rollout import COMMANDS
@@ -19,7 +20,7 @@ def cli() -> None:
     """Inspect and control rollouts of models on NVIDIA Triton."""
 
 
-for command in (status, history, rollback, *COMMANDS, plan, load):
+for command in (status, history, rollback, *COMMANDS, plan, load, model):
     cli.add_command(command)
 
 

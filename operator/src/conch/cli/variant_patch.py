@@ -21,7 +21,7 @@ def build_variant_predictor(service: InferenceService, variant: str, revision: R
     Raises:
         CommandError: spec.predictor has a field that the revision did not have, and a variant cannot remove it.
     """
-    then = pod_fields(Predictor.model_validate(revision.predictor))
+    then = pod_fields(Predictor.model_validate(revision.predictor).to_wire())
     fields = _compute_difference(_select_pod_fields(service.spec.predictor.to_wire()), then)
     predictor = VariantPredictor.model_validate(fields)
     variants = tuple(
@@ -32,7 +32,7 @@ def build_variant_predictor(service: InferenceService, variant: str, revision: R
     track = restored.of_variant(variant)
     if revision_name(track.track, track.spec.predictor) == revision.name:
         return fields
-    differing = ", ".join(_list_differences(pod_fields(track.spec.predictor), then))
+    differing = ", ".join(_list_differences(pod_fields(track.spec.predictor.to_wire()), then))
     raise CommandError(
         f"revision {revision.number} of {describe_subject(track)} had other values of {differing} than spec.predictor"
         " has now, or none, and a variant cannot remove a field; change these fields in spec.predictor, which changes"

@@ -16,13 +16,13 @@ _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 NOT_OF_PODS: Final = frozenset({"minReplicas", "maxReplicas", "autoscaling"})
 
 
-def pod_fields(predictor: Predictor) -> dict[str, Any]:
-    """Return the fields of a predictor that change pods, without defaults.
+def pod_fields(predictor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that change pods of a predictor without defaults, as `to_wire` returns it.
 
     Without defaults, because a field that a newer CRD brings, defaulted, must not rename the revisions
     of services that do not set it: an operator upgrade would restart every model.
     """
-    return {key: value for key, value in predictor.to_wire().items() if key not in NOT_OF_PODS}
+    return {key: value for key, value in predictor.items() if key not in NOT_OF_PODS}
 
 
 def revision_name(service: str, predictor: Predictor, sources: Mapping[str, str] = _NONE) -> str:
@@ -34,7 +34,7 @@ def revision_name(service: str, predictor: Predictor, sources: Mapping[str, str]
         sources: Identities of the listings of watched sources whose content it was created for, by model; empty: it
             was created for a spec.
     """
-    fields = pod_fields(predictor) | ({"sources": dict(sources)} if sources else {})
+    fields = pod_fields(predictor.to_wire()) | ({"sources": dict(sources)} if sources else {})
     content = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     number = int.from_bytes(hashlib.sha256(content.encode()).digest())
     letters = []

@@ -7,7 +7,7 @@ the newest revision of the spec's predictor shows which content is in force, als
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from conch.api import InferenceService, Predictor
+from conch.api import InferenceService
 from conch.decide.naming import pod_fields, revision_name
 from conch.observe import Pod, Revision, Track
 from conch_contract import AgentReport
@@ -21,7 +21,7 @@ class CurrentSources:
     """The sources as a pod has read them.
 
     Attributes:
-        identities: Of all watched sources, by model.
+        identities: Of the watched sources, by model; one that is not required may be missing.
         since: When the newest of them was read first, in seconds since the epoch.
     """
 
@@ -58,39 +58,83 @@ def name_wanted(track: Track) -> tuple[str, Sources]:
         track: The track.
     """
     sources = _find_sources(track)
-    return revision_name(track.service.track, track.service.spec.predictor, sources), sources
+    return _name_revision(track, sources), sources
+
+
+def _name_revision(track: Track, sources: Sources) -> str:
+    return revision_name(track.service.track, track.service.spec.predictor, sources)
 
 
 def _find_sources(track: Track) -> Sources:
     """Return the listings that the wanted revision is created for; empty: it is created for the spec."""
     watched = list_watched(track.service, rolls_out=True)
-    newest_first = sorted(_list_revisions(track), key=lambda revision: -revision.number) if watched else []
-    if not newest_first:
+    known = _list_contents(track, watched) if watched else []
+    if not known:
         return {}
-    newest, current = newest_first[0], find_current(track, watched)
+    newest, current = known[0], find_current(track, watched)
     # Pods of a revision that has no content yet take what there is, unless it was created for a listing.
-    if current is None or not read_sources(newest, watched):
+    if current is None or not newest.identities:
         return newest.sources
-    known = (revision for revision in newest_first if read_sources(revision, watched) == current.identities)
-    return next((revision.sources for revision in known), current.identities)
+    has_content = (each for each in known if each.identities)
+    same = (each.sources for each in has_content if not find_changes(each.identities, current.identities))
+    return next(same, current.identities)
 
 
-def _list_revisions(track: Track) -> list[Revision]:
-    """Return the revisions with the spec's predictor, which differ in their content."""
-    wanted = pod_fields(track.service.spec.predictor)
-    return [each for each in track.revisions.values() if pod_fields(Predictor.model_validate(each.predictor)) == wanted]
+@dataclass(frozen=True)
+class _RevisionContent:
+    """The content of a revision with the spec's predictor.
+
+    Attributes:
+        sources: The listings that it was created for; empty: it was created for the spec.
+        identities: The listings of which it has its content; empty: they are not known.
+    """
+
+    sources: Sources
+    identities: Sources
 
 
-def read_sources(revision: Revision, watched: frozenset[str]) -> Sources:
+def _list_contents(track: Track, watched: frozenset[str]) -> list[_RevisionContent]:
+    """Return the contents of the revisions with the spec's predictor, the newest first, then those without a record."""
+    newest_first = sorted(list_revisions(track).values(), key=lambda revision: -revision.number)
+    recorded = [_RevisionContent(each.sources, read_sources(track, each, watched)) for each in newest_first]
+    return recorded + [each for pod in track.pods if (each := _find_lost(track, pod, watched)) is not None]
+
+
+def _find_lost(track: Track, pod: Pod, watched: frozenset[str]) -> _RevisionContent | None:
+    """Return the content of a pod whose revision has lost its ControllerRevision; None: it is not of the spec."""
+    if pod.report is None or pod.leaving or pod.revision in track.revisions:
+        return None
+    fetched = {source.model: source.fetched for source in pod.report.sources if source.fetched}
+    found = {name: fetched[name] for name in watched & fetched.keys()}
+    named = (each for each in ({}, found) if pod.revision == _name_revision(track, each))
+    return next((_RevisionContent(each, found) for each in named), None)
+
+
+def list_revisions(track: Track) -> Mapping[str, Revision]:
+    """Return the revisions with the spec's predictor, which differ in their content, by name."""
+    wanted = pod_fields(track.service.spec.predictor.to_wire())
+    return {name: each for name, each in track.revisions.items() if pod_fields(each.predictor) == wanted}
+
+
+def read_sources(track: Track, revision: Revision, watched: frozenset[str]) -> Sources:
     """Return the listings of which a revision has its content; empty: they are not known.
 
     Args:
+        track: The track.
         revision: The revision.
         watched: Names of the models whose sources are watched.
     """
     known = {name: content.source_identity for name, content in revision.contents.items() if content.source_identity}
-    found = {**revision.sources, **known}
-    return {name: found[name] for name in watched} if watched <= found.keys() else {}
+    return _select_watched(track, {**revision.sources, **known}, watched)
+
+
+def find_changes(before: Sources, after: Sources) -> list[str]:
+    """Return the names of models whose listings differ; not of one that only one side has, since it may be missing.
+
+    >>> find_changes({"net": "a", "pre": "x"}, {"net": "b", "post": "y"})
+    ['net']
+    """
+    return sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
 
 
 def find_current(track: Track, watched: frozenset[str]) -> CurrentSources | None:
@@ -100,15 +144,25 @@ def find_current(track: Track, watched: frozenset[str]) -> CurrentSources | None
         track: The track.
         watched: Names of the models whose sources are watched.
     """
-    # Pods of another predictor may read another URI.
-    revisions = {revision.name for revision in _list_revisions(track)}
-    reports = (pod.report for pod in track.pods if pod.report and not pod.leaving and pod.revision in revisions)
-    found = (_read_current(report, watched) for report in reports)
+    revisions = list_revisions(track)  # pods of another predictor may read another URI
+    pods = [
+        pod
+        for pod in track.pods
+        if not pod.leaving and (pod.revision in revisions or _find_lost(track, pod, watched) is not None)
+    ]
+    found = (_read_current(track, pod.report, watched) for pod in pods if pod.report)
     return max(filter(None, found), key=lambda each: (each.since, sorted(each.identities.items())), default=None)
 
 
-def _read_current(report: AgentReport, watched: frozenset[str]) -> CurrentSources | None:
-    sources = [source for source in report.sources if source.model in watched and source.identity]
-    if not watched or {source.model for source in sources} != watched:
-        return None
-    return CurrentSources({source.model: source.identity for source in sources}, max(each.since for each in sources))
+def _read_current(track: Track, report: AgentReport, watched: frozenset[str]) -> CurrentSources | None:
+    times = {source.model: source.since for source in report.sources if source.identity}
+    read = {source.model: source.identity for source in report.sources if source.identity}
+    identities = _select_watched(track, read, watched)
+    return CurrentSources(identities, max(times[name] for name in identities)) if identities else None
+
+
+def _select_watched(track: Track, identities: Sources, watched: frozenset[str]) -> Sources:
+    """Return the listings of watched sources; empty where that of a model is missing that pods cannot be without."""
+    required = {model.name for model in track.service.models if model.required}
+    found = {name: identities[name] for name in sorted(watched & identities.keys())}
+    return found if watched & required <= found.keys() else {}

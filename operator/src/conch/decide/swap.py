@@ -129,6 +129,7 @@ def _select_mounts(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "storage": (secrets, len(models) > 1 or bool(mirrors)) if secrets else None,
         "storageUri": list(mounts),
         "storage.verify.signature.configMapRef": _list_trusted(models),
+        "storage.decrypt.secretRef": _list_key_secrets(models),
     }
     return {field: value for field, value in found.items() if value}
 
@@ -138,6 +139,13 @@ def _list_trusted(models: Sequence[Mapping[str, Any]]) -> list[str]:
     checks = (mapping(mapping(model.get("storage")).get("verify")) for model in models)
     references = (mapping(mapping(check.get("signature")).get("configMapRef")) for check in checks)
     return [name for name in dict.fromkeys(text(reference.get("name")) for reference in references) if name]
+
+
+def _list_key_secrets(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the Secrets with age identities that pods mount for models."""
+    keys = (mapping(mapping(model.get("storage")).get("decrypt")) for model in models)
+    names = (text(mapping(each.get("secretRef")).get("name")) for each in keys)
+    return [name for name in dict.fromkeys(names) if name]
 
 
 def _find_mount(uri: str) -> str:

@@ -9,7 +9,8 @@ from typing import Final
 
 from conch.api.kinds import JOB, Ref
 from conch.api.meta import Manifest
-from conch.decide import Decision, Decisions, Workload
+from conch.decide import Decision, Decisions
+from conch.decide.source import list_watched
 from conch.desire import parity, warmup
 from conch.desire.defaults import PodDefaults
 from conch.desire.jobs import Program, build_revision_job
@@ -41,9 +42,9 @@ def desire(snapshot: Snapshot, decisions: Decisions, defaults: PodDefaults) -> l
 def _build_track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
     """Return the objects of one track."""
     track, service = decision.track, decision.track.service
-    manifests: list[Manifest] = []
+    manifests = _record_wanted(decision, defaults)
     for workload in decision.workloads:
-        rendered = (_render(decision, workload, name, defaults) for name in workload.revisions)
+        rendered = (_render(decision, workload.name, name, defaults) for name in workload.revisions)
         revisions = {revision.name: revision for revision in rendered if revision is not None}
         manifests += [build_controller_revision(service, revision) for revision in revisions.values()]
         for revision in revisions.values():
@@ -58,10 +59,28 @@ def _build_track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
     return [*manifests, root_service(track_route)]
 
 
-def _render(decision: Decision, workload: Workload, name: str, defaults: PodDefaults) -> Revision | None:
+def _record_wanted(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
+    """Return the record of the wanted revision while it has no pods, if its content is not in the spec.
+
+    Its pods may have to wait until others have ended, and then no pod reports any more which content is wanted.
+    """
+    has_pods = any(decision.wanted in workload.revisions for workload in decision.workloads)
+    if has_pods or not list_watched(decision.track.service, rolls_out=True):
+        return []
+    revision = _render(decision, decision.track.workload_of(decision.wanted), decision.wanted, defaults)
+    return [build_controller_revision(decision.track.service, revision)] if revision else []
+
+
+def _render(decision: Decision, workload: str, name: str, defaults: PodDefaults) -> Revision | None:
     """Return the stored revision, or a new one; None: it is neither stored nor new.
 
     A revision of a rollback gets the newest number.
+
+    Args:
+        decision: for its track.
+        workload: Name of the workload whose pods serve it.
+        name: Name of the revision.
+        defaults: Defaults of pods.
     """
     track = decision.track
     revision = track.revisions.get(name)
@@ -72,7 +91,7 @@ def _render(decision: Decision, workload: Workload, name: str, defaults: PodDefa
             revision = enter_history(track, revision, decision.number)
     if revision is None:
         return None
-    return record_contents(track, replace(revision, workload=workload.name if workload.name != name else ""))
+    return record_contents(track, replace(revision, workload=workload if workload != name else ""))
 
 
 def _build_job(decision: Decision, revision: Revision) -> Iterator[Manifest]:

@@ -14,7 +14,7 @@ from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.api.quantity import parse_quantity
 from conch.desire.defaults import PodDefaults
 from conch.desire.placement import build_placement
-from conch.desire.verification import list_trusted
+from conch.desire.verification import list_key_secrets, list_trusted
 from conch.triton import (
     DRAIN_SECONDS,
     END_SECONDS,
@@ -39,9 +39,9 @@ _AGENT_RESOURCES: Final = {
     "limits": {"cpu": "2", "memory": "1Gi"},
 }
 AGENT_TMP: Final = f"{OWN_VOLUME_PREFIX}agent-tmp"
-_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _CLAIM, _WARMUP, _CACHE, _TRUST = (
+_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _CLAIM, _WARMUP, _CACHE, _TRUST, _KEYS = (
     OWN_VOLUME_PREFIX + part
-    for part in ("models", "control", "manifest", "storage", "shm", "tmp", "claim", "warmup", "cache", "trust")
+    for part in ("models", "control", "manifest", "storage", "shm", "tmp", "claim", "warmup", "cache", "trust", "keys")
 )
 
 
@@ -129,6 +129,10 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
         {"name": volume, "mountPath": f"{names.TRUST_DIR}/{keys}", "readOnly": True}
         for volume, keys in _name_volumes(_TRUST, list_trusted(service.models))
     ]
+    mounts += [
+        {"name": volume, "mountPath": f"{names.DECRYPTION_DIR}/{secret}", "readOnly": True}
+        for volume, secret in _name_volumes(_KEYS, list_key_secrets(service.models))
+    ]
     if any(_find_mount(uri) == Mount.USER_VOLUMES for model in service.models for uri in model.uris):
         mounts += [mount.to_wire() for mount in service.spec.predictor.pod.volume_mounts]
     return {
@@ -201,10 +205,11 @@ def _build_volumes(service: InferenceService, workload: str, defaults: PodDefaul
         {"name": AGENT_TMP, **defaults.tmp},
     ]
     # Optional: a pod that waits for its volume has no report; an agent without credentials reports what it lacks.
-    volumes += [
-        {"name": volume, "secret": {"secretName": secret, "optional": True}}
-        for volume, secret in _name_volumes(_SECRET, _list_secrets(service))
+    secrets = [
+        *_name_volumes(_SECRET, _list_secrets(service)),
+        *_name_volumes(_KEYS, list_key_secrets(service.models)),
     ]
+    volumes += [{"name": volume, "secret": {"secretName": secret, "optional": True}} for volume, secret in secrets]
     volumes += [
         {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
         for volume, claim in _name_claim_volumes(service)

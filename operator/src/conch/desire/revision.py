@@ -22,7 +22,7 @@ from conch.api.names import (
 from conch.api.text import clean
 from conch.desire.defaults import PodDefaults
 from conch.desire.pod import build_pod_template, has_one_place
-from conch.desire.verification import build_verification
+from conch.desire.verification import build_decryption, build_verification
 from conch.observe import Revision, Track
 from conch.observe.contents import Content, Contents, encode_contents, limit_contents
 from conch.triton import build_model_config, build_warmup, has_response_cache
@@ -155,6 +155,7 @@ def build_model_manifest(service: InferenceService, sources: Mapping[str, str] =
                 for mirror in model.mirrors
             ),
             verify=build_verification(model),
+            decrypt=build_decryption(model),
             config=build_model_config(model),
             has_response_cache=has_response_cache(service.spec.predictor.triton),
             warmup=warmup if model.name == service.model_name else build_warmup(model.warmup),

@@ -13,16 +13,15 @@ from conch.api.kinds import CONFIG_MAP, NAMESPACE, Kind, kind_of
 from conch.api.names import ANNOTATION_SIGNATURE_PATH, LABEL_POLICY, LABEL_SIGNATURE_POLICY, SIGNATURE_POLICY
 from conch.observe.fields import annotations_of, labels_of, mapping, text
 from conch_contract import SignaturePolicy, names
-from conch_contract.verification import SIGNATURE_FILE
+from conch_contract.verification import LONGEST_SIGNATURE_PATH, SIGNATURE_FILE, SIGNATURE_PATH
 
 _LONGEST: Final = 128 * 1024  # bytes of a policy: the ConfigMap of each workload has it beside the manifests
-_PATH: Final = re.compile("[^./][^/]*(/[^./][^/]*)*")  # as that of storage.verify.signature.path
 
 
 class _Entry(NamedTuple):
     uid: str
     version: int
-    value: Any  # the name of the policy, or a function of its ConfigMap
+    value: Any  # of a Namespace the name of its policy, of a ConfigMap the policy
 
 
 class SignaturePolicies:
@@ -126,8 +125,9 @@ def read_policy(config_map: Mapping[str, Any]) -> SignaturePolicy:
         problem = f"{subject} has no keys. Write a public key, as in key.pub."
     elif size > _LONGEST:
         problem = f"{subject} has {size} bytes. Write at most {_LONGEST}."
-    elif not _PATH.fullmatch(path) or len(path) > 256:
-        problem = f"{subject} has {path[:256]!r} in {ANNOTATION_SIGNATURE_PATH}. Write a path such as model.sig."
+    elif not re.fullmatch(SIGNATURE_PATH, path) or len(path) > LONGEST_SIGNATURE_PATH:
+        shown = repr(path[:LONGEST_SIGNATURE_PATH])
+        problem = f"{subject} has {shown} in {ANNOTATION_SIGNATURE_PATH}. Write a path such as model.sig."
     if problem:
         return SignaturePolicy(name=name, problem=problem)
     return SignaturePolicy.build(name, {key: text(value) for key, value in data.items()}, path)

@@ -268,5 +268,8 @@ class Agent:
             except (TritonUnavailableError, TritonError) as error:
                 self._log.info("not unloaded", model=folder.name, detail=str(error))
             await run_in_thread(layout.remove_folder, folder, layout.find_trash(downloads, folder.name))
-        for folder in [path for path in downloads.iterdir() if path.name not in sources]:
+        encrypted = {name for name, source in sources.items() if source.decrypt}
+        unused = [path for path in downloads.iterdir() if path.name not in sources]
+        unused += [path for path in self._settings.decrypted.iterdir() if path.name not in encrypted]
+        for folder in unused:
             await run_in_thread(layout.delete_tree, folder)

@@ -20,7 +20,7 @@ def main() -> None:
 
 
 async def _run(settings: Settings) -> None:
-    for folder in (settings.repository, settings.downloads):
+    for folder in (settings.repository, settings.downloads, settings.decrypted):
         folder.mkdir(parents=True, exist_ok=True)
     key = ensure_key(settings.control_key)
     endpoints = Endpoints()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conch_agent.cache import Cache, CachedSource, CacheUnusableError, LastContent, open_cache
+from conch_agent.decryption import find_home
 from conch_agent.download import Progress
 from conch_agent.fetch import Fetch, FetchResult
 from conch_agent.layout import SERVED, delete_tree
@@ -184,9 +185,16 @@ class ModelFetch:
         return await Fetch(source, self._folder, self._settings.max_bytes, self._progress, cache).run(listing)
 
     async def clear(self) -> None:
-        """Delete archives after their model is laid out: until then a retry needs them."""
+        """Delete what a retry needs until the model is laid out: archives, and of encrypted files both forms.
+
+        Those of the repository are links of their own, and encrypted files in the cache stay.
+        """
         if self._unpacking:
             await run_in_thread(self._unpacking.clear)
+        if self._model.decrypt:
+            await run_in_thread(delete_tree, find_home(self._model, self._settings) / "files")
+            if not self._cache:
+                await run_in_thread(delete_tree, self._folder / "files")
 
     async def _place(self, cache: Cache | None) -> None:
         """Have the model's folder in the cache, or in the pod.

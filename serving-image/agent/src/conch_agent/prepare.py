@@ -13,6 +13,7 @@ from conch_agent import config, layout
 from conch_agent.boot import read_boot_id
 from conch_agent.cache import CacheUnusableError, LastContent
 from conch_agent.config_file import read_config_file
+from conch_agent.decryption import find_home, open_decrypter
 from conch_agent.fetched_model import FetchedModel
 from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_fetch import ModelFetch
@@ -50,6 +51,15 @@ class _Attempt:
     last: LastContent | None = None
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """The text of config.pbtxt, None without one; the merged configuration; and the plan of the model folder."""
+
+    text: str | None
+    merged: config.MergedConfig
+    plan: layout.Plan
+
+
 class Preparation:
     """Fetches and lays out a model."""
 
@@ -59,7 +69,7 @@ class Preparation:
         self._source = source
         self._settings = settings
         self._name = check_name(source)
-        self._folder = settings.downloads / source.name
+        self._folder = find_home(source, settings)
         self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
         self._places = Places(source.storage_uri)
         self._version_problem = ""  # the reason why the revision's object versions cannot be read, as a sentence
@@ -255,17 +265,17 @@ class Preparation:
             unpacked, contents = await files.unpack(source, marked)
         with self._metrics.time(Phase.VERIFY):
             checks = await read_checks(unpacked, contents, place, self._settings, attempt.policy)
-        used = checks.select(contents)
-        uri, paths = place.storage_uri, tuple(item.path for item in used.items)
-        text = await read_config_file(unpacked, used, self._source.format)
-        merged = config.merge_config(text, self._source, FORMATS[self._source.format].backend)
-        plan = layout.plan_layout(self._source.format, paths, uri, read_names(merged.config, uri))
+        uri, used = place.storage_uri, checks.select(contents)
+        decrypter = await open_decrypter(used, place, self._settings)
+        # Before the fetch where the files are readable then: an invalid configuration requires no download.
+        planned = None if decrypter else await self._plan(unpacked, used, uri)
         versions = await find_versions(source, listing)
         with self._metrics.time(Phase.FETCH):
             result = await files.run(unpacked, contents)
         try:
             verified = checks.verify(result.sha256)
-            check_config(uri, plan.config, text, result.sha256)
+            if planned:
+                check_config(uri, planned.plan.config, planned.text, result.sha256)
             self._check_digest(result.digest, place)
         except Failure as failure:
             if not self._source.mirrors:
@@ -276,14 +286,28 @@ class Preparation:
             self._places.mixes = False  # files of several places may be among them: this place alone decides
             await files.discard(unpacked, contents)
             return await self._download(files, source, listing, attempt, on_fetch)
+        readable: Source = unpacked
+        if decrypter:
+            with self._metrics.time(Phase.VERIFY):
+                readable, used = await decrypter.run(result.files)
+            result = replace(result, files=decrypter.folder)
+        planned = planned or await self._plan(readable, used, uri)
+        paths, plan, merged = tuple(item.path for item in used.items), planned.plan, planned.merged
         return FetchedModel(unpacked, contents, paths, result, plan, merged, versions, verified, checks.signer)
+
+    async def _plan(self, source: Source, listing: Listing, uri: str) -> _Plan:
+        """Return configuration and layout of files that can be read as they are laid out."""
+        text = await read_config_file(source, listing, self._source.format)
+        merged = config.merge_config(text, self._source, FORMATS[self._source.format].backend)
+        paths, names = [item.path for item in listing.items], read_names(merged.config, uri)
+        return _Plan(text, merged, layout.plan_layout(self._source.format, paths, uri, names))
 
     async def _lay_out(self, model: RepositoryModel, fetched: FetchedModel, files: ModelFetch) -> RepositoryModel:
         """Lay the files out in the repository; those of the pod, if the file system of the cache refuses."""
         try:
             await self._build_folder(model, fetched)
         except OSError as error:
-            if not files.uses_cache:
+            if self._source.decrypt or not files.uses_cache:
                 raise
             problem = CacheUnusableError.from_os_error(error)
             again = await files.run_without_cache(fetched.source, fetched.contents, problem)

@@ -88,6 +88,11 @@ class Settings:
         return self._resolve(names.TRUST_DIR)
 
     @property
+    def decryption(self) -> Path:
+        """The folder in which Secrets of age identities are mounted by name."""
+        return self._resolve(names.DECRYPTION_DIR)
+
+    @property
     def pvc(self) -> Path:
         """The folder in which claims are mounted by name."""
         return self._resolve(names.PVC_DIR)
@@ -101,6 +106,11 @@ class Settings:
     def downloads(self) -> Path:
         """The folder of fetched files, on the repository's file system."""
         return self._resolve(names.DOWNLOAD_DIR)
+
+    @property
+    def decrypted(self) -> Path:
+        """The folder of decrypted files, on the repository's file system."""
+        return self._resolve(names.DECRYPTED_DIR)
 
     @property
     def cache(self) -> Path:

@@ -9,6 +9,7 @@ pydantic is the only dependency, because both images contain this package.
 """
 
 from conch_contract import names
+from conch_contract.decryption import Decryption
 from conch_contract.job_report import JobReport
 from conch_contract.manifest import (
     Accelerator,
@@ -49,6 +50,7 @@ __all__ = [
     "AgentReport",
     "ConfigOrigin",
     "ConfigValue",
+    "Decryption",
     "DirectStrategy",
     "Disagreement",
     "DynamicBatching",

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field
 
 from conch_contract._base import Wire
+from conch_contract.decryption import Decryption
 from conch_contract.formats import FORMATS, FormatName
 from conch_contract.schemes import SCHEMES
 from conch_contract.sentences import join_words
@@ -179,6 +180,7 @@ class ModelSource(Wire):
     secret: str = Field("", description="name of its Secret among several; empty: the only one")
     mirrors: tuple[Mirror, ...] = Field((), description="other places of the same files, in the order of attempts")
     verify: Verification | None = Field(None, description="checks of its files; null: none")
+    decrypt: Decryption | None = Field(None, description="the keys of its files; null: they are not encrypted")
     config: TritonConfig = TritonConfig()
     has_response_cache: bool = Field(default=False, description="true: the model's Triton has a cache of answers")
     warmup: Warmup | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 from pydantic import Field
 
@@ -26,6 +26,11 @@ SEQUENCE_STATE_MESSAGE: Final = (
     "requests of a sequence reach different pods and fail. Set traffic.consistentHash at a Gateway of Envoy Gateway, "
     "or minReplicas to 1 without maxReplicas; and change the model while no sequence is open."
 )
+
+
+# Bounds of what ends up in names, annotations and times: identities are hashes.
+Identity = Annotated[str, Field(max_length=128)]
+_YEAR_9999: Final = 253_402_300_799  # the last second that a timestamp can have
 
 
 class ModelState(StrEnum):
@@ -146,9 +151,9 @@ class SourceReport(Wire):
     """
 
     model: str
-    fetched: str = ""
-    identity: str = ""
-    since: float = 0.0
+    fetched: Identity = ""
+    identity: Identity = ""
+    since: Annotated[float, Field(ge=0, le=_YEAR_9999)] = 0.0
     message: str = ""
 
 

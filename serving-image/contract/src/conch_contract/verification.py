@@ -16,6 +16,8 @@ POLICY: Final = "SignaturePolicy"  # a key of the namespace's policy has signed 
 MOST_CHECKS: Final = 3  # of a model
 
 _VERSION_DIGITS: Final = 12  # of a policy
+SIGNATURE_PATH: Final = "^[^./][^/]*(/[^./][^/]*)*$"  # of a signature below storageUri: without hidden names
+LONGEST_SIGNATURE_PATH: Final = 256
 SIGNATURE_FILE: Final = "model.sig"  # the name that OpenSSF's model_signing writes
 
 

@@ -1,11 +1,13 @@
 """A condition before it has a lastTransitionTime."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from conch.api import ConditionType
 
 Truth = Literal["True", "False", "Unknown"]
+OF_VARIANT: Final = "Variant "
+"""What the message of a condition of the service begins with, where it is that of a variant."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from conch.decide.diagnosis import diagnose_candidate, find_changed_content
 from conch.decide.jobs import find_refused_job
 from conch.decide.scale_to_zero import is_scaled_to_zero, is_waking_up
 from conch.decide.status.autoscaling import build_autoscaling_condition
-from conch.decide.status.condition import FailedWrite, PendingCondition, Truth
+from conch.decide.status.condition import OF_VARIANT, FailedWrite, PendingCondition, Truth
 from conch.decide.status.revisions import find_failing_requests, phase_of
 from conch.decide.status.source import build_source_condition
 from conch.decide.strategies import STRATEGIES
@@ -339,7 +339,7 @@ _OF_ALL: Final[dict[ConditionType, frozenset[Truth]]] = {
 
 
 def merge_conditions(by_variant: Mapping[str, Sequence[PendingCondition]]) -> list[PendingCondition]:
-    """Return the service's conditions: the predictor's, and where these are good, those of a variant.
+    """Return the service's conditions: the predictor's, and where these are good or missing, those of a variant.
 
     Args:
         by_variant: the conditions of the predictor (""), and of each variant in the spec's order.
@@ -349,9 +349,9 @@ def merge_conditions(by_variant: Mapping[str, Sequence[PendingCondition]]) -> li
         for condition in own if variant else ():
             good = _OF_ALL.get(condition.type)
             known = found.get(condition.type)
-            if good is None or condition.status in good or (known is not None and known.status not in good):
+            if good is None or (known is not None and (condition.status in good or known.status not in good)):
                 continue
-            found[condition.type] = replace(condition, message=f"Variant {variant}: {condition.message}")
+            found[condition.type] = replace(condition, message=f"{OF_VARIANT}{variant}: {condition.message}")
     return list(found.values())
 
 

@@ -25,7 +25,7 @@ from conch.decide.warmup import warmed
 from conch.decide.workloads import Workload
 from conch.observe import Track
 from conch.traffic import has_session_affinity
-from conch_contract import ModelReport, ModelState, names
+from conch_contract import AgentReport, ModelReport, ModelState, names
 from conch_contract.report import (
     CALLEE_MISSING,
     CRASH_SUSPECTED,
@@ -132,15 +132,28 @@ def _build_models(track: Track, name: str, entry: str) -> tuple[ModelStatus, ...
     before = track.service.status.revision(name)
     models_before = before.models if before else ()
     reports: dict[str, list[ModelReport]] = {}
-    for pod in track.pods_of(name):
-        for model in pod.report.models if pod.report else ():
-            reports.setdefault(model.name, []).append(model)
+    for model in (model for report in _list_reports(track, name) for model in report.models):
+        reports.setdefault(model.name, []).append(model)
     by_name = {model.name: model for model in models_before}
     models = [_build_model(found, by_name.get(model)) for model, found in reports.items()]
     is_split = _is_split_over_pods(track, name)
     found = [_with_sequence_warning(model, is_split=is_split) for model in models or models_before]
     policy = track.signature_policy
     return tuple(sorted(found, key=lambda model: (model.name != entry, _is_well(model) and is_signed(model, policy))))
+
+
+def _list_reports(track: Track, name: str) -> list[AgentReport]:
+    """Return the reports of a revision's pods that its status depends on.
+
+    There are none while all models are Ready, and only some of the ready pods report because of a watch: the warnings
+    of the others would be lost.
+    """
+    pods, before = track.pods_of(name), track.service.status.revision(name)
+    is_settled = before is not None and bool(before.models) and all(m.state == ModelState.READY for m in before.models)
+    reporting = [pod for pod in pods if pod.report]
+    if is_settled and len(reporting) < len(pods) and all(pod.ready for pod in reporting):
+        return []
+    return [pod.report for pod in reporting if pod.report]
 
 
 def _is_well(model: ModelStatus) -> bool:
@@ -185,7 +198,7 @@ def _build_model(reports: Sequence[ModelReport], before: ModelStatus | None) -> 
 def _count_models(track: Track, name: str, models: Sequence[ModelStatus]) -> ModelCounts | None:
     """Return the numbers of ready and of all models, if the status has not all of them."""
     before = track.service.status.revision(name)
-    if before is not None and not any(pod.report for pod in track.pods_of(name)):
+    if before is not None and not _list_reports(track, name):
         return before.model_counts
     ready = sum(model.state == ModelState.READY for model in models)
     return ModelCounts(ready=ready, total=len(models)) if len(models) > MAX_LISTED_MODELS else None

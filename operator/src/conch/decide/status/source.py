@@ -5,8 +5,15 @@ from typing import Final
 from conch.api import ConditionType
 from conch.api.reasons import Reason
 from conch.api.times import format_time
-from conch.decide.source import find_current, find_watching_pod, list_watched, read_sources
-from conch.decide.status.condition import PendingCondition, Truth
+from conch.decide.source import (
+    find_changes,
+    find_current,
+    find_watching_pod,
+    list_revisions,
+    list_watched,
+    read_sources,
+)
+from conch.decide.status.condition import OF_VARIANT, PendingCondition
 from conch.decide.track import Decision
 from conch_contract.sentences import join_words
 
@@ -29,19 +36,13 @@ def build_source_condition(decision: Decision) -> PendingCondition | None:
     if messages:
         message = f"New content is not noticed until the source can be read again. {messages[0]}"
         return PendingCondition(_KIND, "Unknown", Reason.SOURCE_UNREADABLE, message)
-    serving = track.revisions.get(decision.serving)
-    has = read_sources(serving, watched) if serving else {}
+    serving = list_revisions(track).get(decision.serving)  # one of another predictor may have another source
+    has = read_sources(track, serving, watched) if serving else {}
     if current is None or not has:
-        before = track.service.status.condition(_KIND)
-        if before is not None and before.reason in {Reason.UP_TO_DATE, Reason.NEW_CONTENT}:
-            truth: Truth = "True" if before.status == "True" else "False"
-            return PendingCondition(_KIND, truth, before.reason, before.message)
-        message = "The sources were not read twice since pods serve the revision."
-        return PendingCondition(_KIND, "Unknown", Reason.PENDING, message)
-    changed = sorted(name for name in watched if has[name] != current.identities[name])
+        return _keep_condition(decision, watched)
+    changed = find_changes(has, current.identities)
     if not changed:
-        message = f"Revision {decision.serving} has the content of the source."
-        return PendingCondition(_KIND, "True", Reason.UP_TO_DATE, message)
+        return _build_good(decision)
     uris = {model.name: model.storage_uri for model in track.service.models}
     where = join_words((uris[name] for name in changed), "and")
     message = (
@@ -49,6 +50,25 @@ def build_source_condition(decision: Decision) -> PendingCondition | None:
         f" {_describe_next(decision, frozenset(changed))}"
     )
     return PendingCondition(_KIND, "False", Reason.NEW_CONTENT, message)
+
+
+def _keep_condition(decision: Decision, watched: frozenset[str]) -> PendingCondition:
+    """Return the condition while no pod has read the sources: as it was, unless the new content serves by now."""
+    service = decision.track.service
+    before = service.status.condition(_KIND)
+    if before is None or before.reason not in {Reason.UP_TO_DATE, Reason.NEW_CONTENT}:
+        message = "The sources were not read twice since pods serve the revision."
+        return PendingCondition(_KIND, "Unknown", Reason.PENDING, message)
+    has_taken_over = decision.wanted == decision.serving and watched == list_watched(service, rolls_out=True)
+    # A variant's replaces only a good one.
+    if before.status == "True" or has_taken_over or before.message.startswith(OF_VARIANT):
+        return _build_good(decision)
+    return PendingCondition(_KIND, "False", before.reason, before.message)
+
+
+def _build_good(decision: Decision) -> PendingCondition:
+    message = f"Revision {decision.serving} has the content of the source."
+    return PendingCondition(_KIND, "True", Reason.UP_TO_DATE, message)
 
 
 def _describe_next(decision: Decision, changed: frozenset[str]) -> str:

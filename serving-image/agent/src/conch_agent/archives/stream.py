@@ -6,17 +6,12 @@ all archives.
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final, Protocol
 
+from conch_agent.archives.zstandard import zstd
 from conch_agent.reasons import Failure, Reason
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 CHUNK: Final = 1024 * 1024
 # 2 to this power is the largest window in bytes: what `zstd` decompresses without an option. It is held in memory.

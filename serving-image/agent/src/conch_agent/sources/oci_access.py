@@ -1,7 +1,7 @@
 """The authorization of requests to a repository: anonymous, basic, or by a token of the service that a registry names.
 
 The service is that of the registry's challenge (CNCF distribution, "Token Authentication Specification"). Its tokens
-are for reads of the one repository, whatever the registry requests.
+are for `actions` in the one repository (by default reads), whatever the registry requests.
 """
 
 from __future__ import annotations
@@ -48,8 +48,11 @@ class Access:
         headers: Headers for the registry's own server alone.
     """
 
-    def __init__(self, uri: str, artifact: Artifact, settings: OciSettings, client: HttpClient) -> None:
+    def __init__(
+        self, uri: str, artifact: Artifact, settings: OciSettings, client: HttpClient, actions: str = "pull"
+    ) -> None:
         self.headers = _NO_HEADERS
+        self._actions = actions
         self._uri = uri
         self._artifact = artifact
         self._schemes = {"https", "http"} if settings.plain_http else {"https"}
@@ -78,7 +81,7 @@ class Access:
 
     async def _fetch_token(self, challenge: Challenge) -> str:
         realm = self._check_realm(challenge.parameters.get("realm", ""))
-        query = {"scope": f"repository:{self._artifact.name}:pull"}
+        query = {"scope": f"repository:{self._artifact.name}:{self._actions}"}
         if "service" in challenge.parameters:
             query["service"] = challenge.parameters["service"]
         credentials = self._login.header if self._login else _NO_HEADERS

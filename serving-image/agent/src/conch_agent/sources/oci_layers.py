@@ -53,12 +53,20 @@ def list_layers(manifest: Manifest, artifact: Artifact, version: str, uri: str) 
     if not archives:
         if files and not entries:
             raise _build_not_found(files, artifact, uri)
-        return build_listing(entries, uri)
+        return _list_files(entries, artifact, uri)
     path, is_folder = artifact.path, artifact.is_folder
     if are_layers and not path:
         path, is_folder = _MODELS, True
     items = build_listing(entries, uri).items if entries else ()
     return Listing(items, Archives(tuple(archives), path, is_folder, are_layers))
+
+
+def _list_files(entries: list[Entry], artifact: Artifact, uri: str) -> Listing:
+    """Return the listing of entries. The one file that a storageUri names may have any name."""
+    if len(entries) == 1 and entries[0].name == PurePosixPath(artifact.path).name:
+        [only] = entries
+        return Listing((Item(PurePosixPath(only.name), only.size, only.tag, only.key, only.version, only.digest),))
+    return build_listing(entries, uri)
 
 
 def _list_entries(layers: list[Descriptor], artifact: Artifact, version: str, uri: str) -> list[Entry]:

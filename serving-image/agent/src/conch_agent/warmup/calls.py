@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from conch_agent.decryption import find_home
 from conch_agent.layout import SERVED
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
@@ -29,7 +30,7 @@ async def warm_up_pod(source: ModelSource, versions: Sequence[int], settings: Se
         TritonUnavailableError: No connection to Triton can be opened.
     """
     warmup = source.warmup or Warmup()
-    files = settings.downloads / source.name / SERVED
+    files = find_home(source, settings) / SERVED
     try:
         async with Endpoint(settings.triton_http, source.name) as endpoint:
             calls, concurrency = await plan_calls(source, versions, endpoint, settings, files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from conch_agent.decryption import open_decrypter
 from conch_agent.fetch import Fetch
 from conch_agent.object_versions import list_files
 from conch_agent.places import try_places
@@ -50,6 +51,9 @@ async def fetch_requests(source: ModelSource, settings: Settings, scratch: Path)
             return scratch  # read_folder fails, because the folder is missing
         result = await Fetch(storage, folder).run(Listing(items))
         checks.verify_signed(result.sha256)
+        if decrypter := await open_decrypter(Listing(items), place, settings, folder / "decrypted"):
+            await decrypter.run(result.files)
+            return decrypter.folder
         return result.files
 
     return await try_places(source.places, fetch)

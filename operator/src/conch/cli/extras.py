@@ -1,4 +1,4 @@
-"""The packages that only `kubectl conch load` needs: on a user's machine, never in the operator's image."""
+"""The packages that only some commands need: on a user's machine, never in the operator's image."""
 
 import importlib
 from collections.abc import Mapping
@@ -15,8 +15,12 @@ CLIENT: Final = {
 PLOT: Final = {"matplotlib.figure": "matplotlib"}
 
 
-def import_extras(modules: Mapping[str, str]) -> None:
+def import_extras(command: str, modules: Mapping[str, str]) -> None:
     """Import modules of extra packages.
+
+    Args:
+        command: The command, whose name the extra has.
+        modules: Modules, and their packages for pip.
 
     Raises:
         CommandError: some are not installed. The message has the command that installs them.
@@ -25,8 +29,8 @@ def import_extras(modules: Mapping[str, str]) -> None:
     if missing:
         packages = " ".join(f"'{package}'" for package in missing)
         raise CommandError(
-            f"kubectl conch load needs packages that are not installed: {', '.join(missing)}; install them"
-            f" into its Python: pip install {packages} (all of them are the extra kubectl-conch[load])"
+            f"kubectl conch {command} needs packages that are not installed: {', '.join(missing)}; install them"
+            f" into its Python: pip install {packages} (all of them are the extra kubectl-conch[{command}])"
         )
 
 

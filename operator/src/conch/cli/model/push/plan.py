@@ -1,0 +1,84 @@
+"""What is uploaded, and what an upload reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from conch.cli.model.folder import hash_file
+from conch.cli.model.manifest import MANIFEST_FILE, File
+from conch_contract.verification import SIGNATURE_FILE
+
+Advance = Callable[[int], None]
+"""Counts bytes that are sent, or that the target has."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A model to upload.
+
+    Attributes:
+        folder: The folder of its files.
+        files: The files: the manifest, the model's, and the signature last, so that no signed name comes too early.
+    """
+
+    folder: Path
+    files: tuple[File, ...]
+
+    @property
+    def size(self) -> int:
+        """Size of all files in bytes."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass
+class Outcome:
+    """What an upload has done.
+
+    Attributes:
+        uri: The storageUri of what was uploaded.
+        sent: Paths that were sent.
+        present: Paths that the target had.
+    """
+
+    uri: str
+    sent: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+
+    def to_value(self) -> dict[str, Any]:
+        """Return what the command prints."""
+        return {"uri": self.uri, "sent": sorted(self.sent), "present": sorted(self.present)}
+
+
+def plan_upload(folder: Path, files: tuple[File, ...]) -> Upload:
+    """Return the upload of a folder.
+
+    Args:
+        folder: The folder.
+        files: Its files, without the manifest.
+    """
+    manifest = folder / MANIFEST_FILE
+    own = (
+        [File(path=MANIFEST_FILE, size=manifest.stat().st_size, sha256=hash_file(manifest))]
+        if manifest.is_file()
+        else []
+    )
+    ordered = sorted(files, key=lambda file: (file.path == SIGNATURE_FILE, file.path))
+    return Upload(folder, (*own, *ordered))
+
+
+def read_chunks(upload: Upload, file: File, advance: Advance, size: int = 4 * 1024 * 1024) -> Iterator[bytes]:
+    """Yield the bytes of a file, and count them.
+
+    Args:
+        upload: The upload.
+        file: The file.
+        advance: Counts the bytes.
+        size: Size of a chunk in bytes.
+    """
+    with (upload.folder / file.path).open("rb") as stream:
+        while chunk := stream.read(size):
+            yield chunk
+            advance(len(chunk))
