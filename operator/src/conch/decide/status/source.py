@@ -15,7 +15,7 @@ from conch.decide.source import (
 )
 from conch.decide.status.condition import OF_VARIANT, PendingCondition
 from conch.decide.track import Decision
-from conch_contract.sentences import join_words
+from conch_contract.sentences import join_some
 
 _KIND: Final = ConditionType.SOURCE_UP_TO_DATE
 
@@ -44,7 +44,7 @@ def build_source_condition(decision: Decision) -> PendingCondition | None:
     if not changed:
         return _build_good(decision)
     uris = {model.name: model.storage_uri for model in track.service.models}
-    where = join_words((uris[name] for name in changed), "and")
+    where = join_some(uris[name] for name in changed)
     message = (
         f"Since {format_time(current.since)} {where} has other content than revision {decision.serving}."
         f" {_describe_next(decision, frozenset(changed))}"
