@@ -259,6 +259,8 @@ def test_the_condition_of_a_variant_is_that_of_the_service(watch: str | None) ->
     cluster.reports.pop(cluster.objects[Ref(POD, f"{first}-0")]["metadata"]["uid"])
     see(cluster, variant, report("x", seen="y", since=cluster.now))
     assert cluster.condition(UPDATED) == ("False", "NewContent")
+    see(cluster, variant, report("x", message="s3://models/b: access is denied."))
+    assert cluster.condition(UPDATED) == ("Unknown", "SourceUnreadable")
     see(cluster, variant, report("x", since=cluster.now))
     assert cluster.condition(UPDATED) == ("True", "UpToDate")
     assert [event.reason for event in cluster.story].count("NewContent") == 1

@@ -56,12 +56,13 @@ def _keep_condition(decision: Decision, watched: frozenset[str]) -> PendingCondi
     """Return the condition while no pod has read the sources: as it was, unless the new content serves by now."""
     service = decision.track.service
     before = service.status.condition(_KIND)
+    if before is not None and before.message.startswith(OF_VARIANT):  # which replaces only a good one
+        return _build_good(decision)
     if before is None or before.reason not in {Reason.UP_TO_DATE, Reason.NEW_CONTENT}:
         message = "The sources were not read twice since pods serve the revision."
         return PendingCondition(_KIND, "Unknown", Reason.PENDING, message)
     has_taken_over = decision.wanted == decision.serving and watched == list_watched(service, rolls_out=True)
-    # A variant's replaces only a good one.
-    if before.status == "True" or has_taken_over or before.message.startswith(OF_VARIANT):
+    if before.status == "True" or has_taken_over:
         return _build_good(decision)
     return PendingCondition(_KIND, "False", before.reason, before.message)
 
