@@ -34,6 +34,10 @@ class Delays(RuleBasedStateMachine):
     is_whole = False  # whether no pod was lost, and no child, since all pods answered
     is_edited = False  # whether another writer changed pods since then
 
+    def build(self, manifest: dict[str, Any], **settings: Any) -> DelayedCluster:
+        """Return the cluster of a service."""
+        return DelayedCluster(manifest, **settings)
+
     def start(self, cluster: DelayedCluster, *, is_behind: bool) -> None:
         """Let a service begin, and change its model if the story begins behind that."""
         self.cluster = cluster

@@ -45,7 +45,7 @@ class DelayedSwaps(Delays):
     ) -> None:
         rollout = {"strategy": "Swap", "steps": steps, "progressDeadline": "3m", "historyLimit": pods % 2}
         manifest = build_manifest(rollout=rollout, traffic=traffic, minReplicas=pods, **fields)
-        self.start(DelayedCluster(manifest), is_behind=is_behind)
+        self.start(self.build(manifest), is_behind=is_behind)
 
     @rule(strategy=st.sampled_from(["Swap", "Swap", "Progressive", "Recreate"]))
     def change_strategy(self, strategy: str) -> None:
@@ -102,7 +102,7 @@ class AutoscaledSwaps(Delays):
         """Return the cluster of such a service."""
         rollout = {"strategy": "Swap", "steps": steps, "progressDeadline": "3m"}
         replicas: dict[str, Any] = {"minReplicas": max(minimum, 1), "maxReplicas": 4}
-        return DelayedCluster(build_manifest(rollout=rollout, traffic=traffic, **replicas, **fields))
+        return self.build(build_manifest(rollout=rollout, traffic=traffic, **replicas, **fields))
 
     @rule(pods=st.integers(0, 4))
     def scale(self, pods: int) -> None:
@@ -136,7 +136,7 @@ class SwapsDrivenByKeda(AutoscaledSwaps):
         rollout = {"strategy": "Swap", "steps": steps, "progressDeadline": "3m"}
         replicas: dict[str, Any] = {"minReplicas": minimum, "maxReplicas": 4}
         manifest = build_manifest(rollout=rollout, traffic=traffic, **replicas, **fields)
-        return DelayedCluster(manifest, metrics_api="keda", prometheus="http://prometheus")
+        return self.build(manifest, metrics_api="keda", prometheus="http://prometheus")
 
     @rule(minimum=st.sampled_from([0, 1]))
     def change_zero(self, minimum: int) -> None:
@@ -157,7 +157,7 @@ class SwapsForLackOfGpus(AutoscaledSwaps):
             **fields,
         }
         manifest = build_manifest(rollout={**rollout, "progressDeadline": "3m"}, traffic=traffic, **predictor)
-        cluster = DelayedCluster(manifest)
+        cluster = self.build(manifest)
         cluster.gpus = 4
         return cluster
 

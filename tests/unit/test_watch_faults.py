@@ -217,6 +217,16 @@ def test_a_watch_hides_no_warning_of_another_pod() -> None:
     assert [each.reason for model in found.models for each in model.warnings] == ["WarmupChanged"]
 
 
+def test_a_pod_that_cannot_read_its_source_holds_no_other(cluster: Cluster) -> None:
+    """Its clock is ahead, so that what it has read last seems to be the newest."""
+    stable = cluster.decision().wanted
+    cluster.put_pod(
+        stable, 1, ready=False, report=report("a", since=cluster.now + 3600, message="s3://models/magika: no answer.")
+    )
+    see(cluster, stable, report("a", seen="b", since=cluster.now))
+    assert cluster.decision().wanted != stable
+
+
 def test_a_settled_service_with_a_watch_is_not_written() -> None:
     cluster = build(minReplicas=3)
     cluster.reports_on_request = True
@@ -249,6 +259,8 @@ def test_the_condition_of_a_variant_is_that_of_the_service(watch: str | None) ->
     cluster.reports.pop(cluster.objects[Ref(POD, f"{first}-0")]["metadata"]["uid"])
     see(cluster, variant, report("x", seen="y", since=cluster.now))
     assert cluster.condition(UPDATED) == ("False", "NewContent")
+    see(cluster, variant, report("x", message="s3://models/b: access is denied."))
+    assert cluster.condition(UPDATED) == ("Unknown", "SourceUnreadable")
     see(cluster, variant, report("x", since=cluster.now))
     assert cluster.condition(UPDATED) == ("True", "UpToDate")
     assert [event.reason for event in cluster.story].count("NewContent") == 1

@@ -150,7 +150,10 @@ def find_current(track: Track, watched: frozenset[str]) -> CurrentSources | None
         for pod in track.pods
         if not pod.leaving and (pod.revision in revisions or _find_lost(track, pod, watched) is not None)
     ]
-    found = (_read_current(track, pod.report, watched) for pod in pods if pod.report)
+    reports = [pod.report for pod in pods if pod.report]
+    # One that cannot read its source any more knows no later change, and its clock may be ahead.
+    reading = [each for each in reports if not any(source.message for source in each.sources)] or reports
+    found = (_read_current(track, report, watched) for report in reading)
     return max(filter(None, found), key=lambda each: (each.since, sorted(each.identities.items())), default=None)
 
 

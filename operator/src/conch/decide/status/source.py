@@ -15,7 +15,7 @@ from conch.decide.source import (
 )
 from conch.decide.status.condition import OF_VARIANT, PendingCondition
 from conch.decide.track import Decision
-from conch_contract.sentences import join_words
+from conch_contract.sentences import join_some
 
 _KIND: Final = ConditionType.SOURCE_UP_TO_DATE
 
@@ -44,7 +44,7 @@ def build_source_condition(decision: Decision) -> PendingCondition | None:
     if not changed:
         return _build_good(decision)
     uris = {model.name: model.storage_uri for model in track.service.models}
-    where = join_words((uris[name] for name in changed), "and")
+    where = join_some(uris[name] for name in changed)
     message = (
         f"Since {format_time(current.since)} {where} has other content than revision {decision.serving}."
         f" {_describe_next(decision, frozenset(changed))}"
@@ -56,12 +56,13 @@ def _keep_condition(decision: Decision, watched: frozenset[str]) -> PendingCondi
     """Return the condition while no pod has read the sources: as it was, unless the new content serves by now."""
     service = decision.track.service
     before = service.status.condition(_KIND)
+    if before is not None and before.message.startswith(OF_VARIANT):  # which replaces only a good one
+        return _build_good(decision)
     if before is None or before.reason not in {Reason.UP_TO_DATE, Reason.NEW_CONTENT}:
         message = "The sources were not read twice since pods serve the revision."
         return PendingCondition(_KIND, "Unknown", Reason.PENDING, message)
     has_taken_over = decision.wanted == decision.serving and watched == list_watched(service, rolls_out=True)
-    # A variant's replaces only a good one.
-    if before.status == "True" or has_taken_over or before.message.startswith(OF_VARIANT):
+    if before.status == "True" or has_taken_over:
         return _build_good(decision)
     return PendingCondition(_KIND, "False", before.reason, before.message)
 
