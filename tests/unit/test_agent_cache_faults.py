@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -163,6 +164,27 @@ async def test_files_that_a_model_needs_are_not_deleted_for_its_others(pods: Pod
     cache.make_space_for(known, "s3://models/new")
     assert digest in {path.name for path in pods.paths("blobs")}
     assert 3_000_000 not in {path.stat().st_size for path in pods.paths("blobs")}
+
+
+async def test_a_file_is_not_deleted_between_its_download_and_its_use(pods: Pods, tmp_path: Path) -> None:
+    """Another pod that needs space deletes all that no pod has a link to, at any moment."""
+    origin = write_origin(tmp_path / "origin", **{f"file{number}": 1_000 for number in range(300)})
+    size, is_over = 10**9, False
+    cache, other = pods.open("a"), pods.open("b", cache_bytes=size)
+
+    def delete() -> None:
+        while not is_over:
+            with suppress(CacheUnusableError, FileNotFoundError):
+                used = sum(path.stat().st_size for folder in ("blobs", "parts") for path in pods.paths(folder))
+                other.make_space(size - used + 1, 0)
+
+    deleting = asyncio.create_task(asyncio.to_thread(delete))
+    try:
+        result = await fetch(cache, Counted(origin))
+    finally:
+        is_over = True
+        await deleting
+    assert len(result.sha256) == 300
 
 
 async def test_nothing_is_deleted_for_a_model_that_does_not_fit(pods: Pods, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_every_command_has_help() -> None:
     for name, command in cli.commands.items():
         done = invoke(name, "--help")
         assert done.exit_code == 0
-        assert "--namespace" in done.output
+        assert "--namespace" in done.output or name == "model"  # whose commands need no cluster
         assert not command.get_short_help_str(limit=45).endswith("..."), name
 
 

@@ -26,7 +26,7 @@ _PATH: Final = click.Path(path_type=Path)
 
 @click.group()
 def model() -> None:
-    """Make, sign, encrypt, verify and upload the files of a model.
+    """Make, sign, encrypt and upload a model.
 
     \b
     kubectl conch model pack model -o packed --version 3

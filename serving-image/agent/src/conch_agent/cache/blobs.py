@@ -59,16 +59,24 @@ class Blobs:
         path.unlink(missing_ok=True)  # pods that have a link to it keep it
         return False
 
-    def add(self, part: Path, record: Record) -> None:
-        """Make a blob of a complete part, which is on disk before it has its name, unless another file was the same.
+    def add(self, part: Path, record: Record, target: Path) -> None:
+        """Link a complete part, and make a blob of it, unless another file was the same.
+
+        It is on disk before it has its name. The link comes first: other pods delete a blob without one.
 
         Args:
             part: The file.
             record: Its record.
+            target: The path of the link, which is replaced.
         """
         if self.has(record.sha256, record.offset):
-            part.unlink()
-            return
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                self.link(record.sha256, target)
+                part.unlink()
+                return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        os.link(part, target)
         _finish(part, self.get_path(record.sha256))
 
     def share(self, file: Path, sha256: str, size: int) -> None:

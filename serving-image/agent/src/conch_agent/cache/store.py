@@ -64,8 +64,7 @@ class Cache:
                     record = await download.run(item, part)
                     download.progress.fetched -= record.offset
                     is_hit = False
-                    await run_in_thread(self._blobs.add, part.file, record)
-                    await run_in_thread(self._blobs.link, record.sha256, target)
+                    await run_in_thread(self._blobs.add, part.file, record, target)
                 else:
                     await run_in_thread(part.file.unlink, missing_ok=True)  # the lock has created it
         download.progress.fetched += record.offset
