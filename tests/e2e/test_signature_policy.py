@@ -56,15 +56,13 @@ def test_what_serves_goes_on_and_only_what_is_signed_is_loaded(
 
     # Signed content is a new revision, which all pods have verified.
     service.patch({"predictor": {"model": {"storageUri": SIGNED}}})
-    service.until_ready()
+    signed = service.until_ready()["stable"]
     service.until_condition("SignaturePolicy", "True", "ModelsSigned")
 
     patch = json.dumps({"data": {names.POLICY_FILE: None}})
     kube.run("create", "rolebinding", "ann", f"--namespace={namespace}", "--clusterrole=edit", "--user=ann")
-    [pod, *_] = kube.list(POD, namespace, f"{names.LABEL_SERVICE}=magika")
-    name = pod["metadata"]["labels"][names.LABEL_WORKLOAD]
     with pytest.raises(KubectlError, match="Conch manages this object"):
-        kube.run("patch", "configmap", name, f"--namespace={namespace}", f"--patch={patch}", "--as=ann")
+        kube.run("patch", "configmap", signed, f"--namespace={namespace}", f"--patch={patch}", "--as=ann")
 
 
 def test_a_new_service_needs_a_signature(

@@ -38,7 +38,7 @@ def test_new_content_is_rolled_out(place: Place, serve: Callable[..., Service], 
     bucket.upload(uri, multiply_by(3))
     until(lambda: service.status["stable"] != first, "the new content serves")
     status = service.until_ready()
-    assert answer(place, service, namespace) == 3 * NUMBERS[0]
+    until(lambda: answer(place, service, namespace) == 3 * NUMBERS[0], "requests reach its pods")
     assert [revision["name"] for revision in status["revisions"]] == [status["stable"]]
     service.until_condition("SourceUpToDate", "True")
 
