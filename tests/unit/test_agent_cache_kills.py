@@ -137,3 +137,15 @@ def test_two_agents_of_which_one_or_both_are_killed(tmp_path: Path, seed: int) -
         finish(claim.start(pod))
     for pod in ("a", "b"):
         claim.check(pod)
+
+
+def test_a_part_that_a_killed_agent_has_left_is_deleted_at_the_next_use(tmp_path: Path) -> None:
+    """It was killed while it held the lock, and another agent had the file by then."""
+    claim = Claim(tmp_path, 0)
+    finish(claim.start("a"))
+    parts = claim.claim / ".conch-cache" / "parts"
+    left = [record.with_suffix(".part") for record in parts.glob("*.json")]
+    left[0].touch()
+    left[1].write_bytes(b"complete, since another file has this content")
+    finish(claim.start("b"))
+    claim.check("b")

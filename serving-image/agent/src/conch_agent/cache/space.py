@@ -99,7 +99,7 @@ def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int, nee
     for each in unused:
         if deleted >= excess:
             break
-        if _delete_part(each.path) if each.path.parent == folders.parts else _delete_blob(each.path):
+        if delete_part(each.path) if each.path.parent == folders.parts else _delete_blob(each.path):
             deleted += each.size
     _delete_records(folders)
     if deleted < excess:
@@ -172,8 +172,12 @@ def _delete_blob(path: Path) -> bool:
     return True
 
 
-def _delete_part(path: Path) -> bool:
-    """Delete a part; return False for one that an agent downloads at the moment."""
+def delete_part(path: Path) -> bool:
+    """Delete a part; return False for one that an agent downloads at the moment, or that is not there.
+
+    Args:
+        path: The part.
+    """
     if path.is_symlink():
         return _delete_blob(path)
     try:

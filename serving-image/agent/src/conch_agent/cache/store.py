@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ from conch_agent.cache.blobs import Blobs
 from conch_agent.cache.errors import CacheUnusableError
 from conch_agent.cache.last import LastContent, read_last, write_last
 from conch_agent.cache.locks import hold
-from conch_agent.cache.space import LONGEST_CONTENT, LONGEST_NAME, Folders, delete_unused
+from conch_agent.cache.space import LONGEST_CONTENT, LONGEST_NAME, Folders, delete_part, delete_unused
 from conch_agent.download import Download, Part, Progress
 from conch_agent.reasons import Failure
 from conch_agent.record import Record, compute_digest, hash_prefix, read_record, read_text, write_text
@@ -80,6 +80,9 @@ class Cache:
                 self._blobs.link(record.sha256, target)
         except FileNotFoundError:  # deleted meanwhile
             return None
+        if record:
+            with suppress(OSError):
+                delete_part(part.file)  # of an agent that was killed after another one had the file
         return record
 
     def make_space_for(self, items: Collection[Item], uri: str) -> int:
