@@ -208,10 +208,10 @@ def test_users_of_the_namespace_cannot_switch_it_off(
     kube.run("delete", "configmap", name, here, ANN)
     until(lambda: _read_policy(kube, namespace) == POLICY, "Conch creates it again, with the policy")
     kube.run("create", "configmap", "their-own", here, ANN)
-    kube.run("apply", here, "--filename=-", ANN, stdin=json.dumps(isvc(uri="s3://models/other")))
-    until(lambda: len(_list_own(kube, DEPLOYMENT, namespace)) == 1, "the change is reconciled")
     kube.run("label", "namespace", namespace, "other=label")  # by an administrator
     kube.run("patch", "configmap", name, here, "--patch={}")
+    kube.run("apply", here, "--filename=-", ANN, stdin=json.dumps(isvc(uri="s3://models/other")))
+    until(lambda: len(_list_own(kube, DEPLOYMENT, namespace)) == 1, "the change is reconciled")
 
 
 def test_an_admission_policy_of_the_docs_admits_models_alone(kube: Kube, namespace: str) -> None:

@@ -225,6 +225,7 @@ class Preparation:
         identity = last.identity if last else listing.identity
         self._check_listing(identity, place.storage_uri)
         if current and current.identity == listing.identity:
+            self._check_digest(current.digest, place)
             return current
         if last and not files.is_cached:
             raise Failure(Reason.NOT_FOUND, f"{place.storage_uri}: the cache has no longer what was fetched last.")
