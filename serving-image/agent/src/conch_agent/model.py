@@ -36,9 +36,10 @@ from conch_contract.sentences import join_words
 
 _WAITING: Final = frozenset({Reason.WAITS_FOR_MODELS, Reason.WAITS_FOR_CLIENTS, Reason.UNLOAD_FAILED})
 
-# Failures with longer delays before a retry, because each retry is a load, or requests, to Triton.
+# Failures with longer delays before a retry, because each retry is a load, or requests, to Triton, or reads all files.
 _COSTLY: Final = frozenset(
     {
+        Reason.DECRYPTION_FAILED,
         Reason.DIGEST_MISMATCH,
         Reason.INVALID_SIGNATURE,
         Reason.NOT_SIGNED,
