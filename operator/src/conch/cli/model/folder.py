@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from conch.cli.model.environment import name_environment
 from conch.cli.options import CommandError
 from conch_agent.reasons import Failure
 from conch_agent.sources.base import MOST_FILES, parse_path
@@ -29,7 +30,7 @@ def report_failures() -> Iterator[None]:
     try:
         yield
     except Failure as failure:
-        raise CommandError(str(failure)) from None
+        raise CommandError(name_environment(str(failure))) from None
     except OSError as error:
         problem = f"{error.filename or 'a file'}: {error.strerror or error}"
         raise CommandError(

@@ -66,6 +66,18 @@ def plan_upload(folder: Path, files: tuple[File, ...]) -> Upload:
     return Upload(folder, (*own, *ordered))
 
 
+def find_change(error: BaseException) -> CommandError | None:
+    """Return the error of `read_chunks` for which a client has ended a request; None: it ended for another reason.
+
+    Args:
+        error: The error of the client.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, CommandError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
 def read_chunks(upload: Upload, file: File, advance: Advance, size: int = 4 * 1024 * 1024) -> Iterator[bytes]:
     """Yield the bytes of a file, and count them. Its last bytes are those of the digest under which it is uploaded.
 
