@@ -220,7 +220,8 @@ def test_an_admission_policy_of_the_docs_admits_models_alone(kube: Kube, namespa
     kube.run("label", "namespace", namespace, f"{LABEL_SIGNATURE_POLICY}=prod")
     with _applied(kube, list(yaml.safe_load_all(block))):
         variant = {"name": "b", "predictor": {"pod": {"env": [{"name": "LD_PRELOAD", "value": "/x"}]}}}
-        programs = [isvc(triton={"image": "other"}), isvc(triton={"args": ["--log-verbose=1"]}), isvc()]
+        programs = [isvc(triton={"image": "other"}), isvc(triton={"args": ["--log-verbose=1"]})]
+        programs += [isvc(cache={"claimName": "models"}), isvc()]
         programs[-1]["spec"]["variants"] = [variant]
         dry = ("create", f"--namespace={namespace}", "--dry-run=server", "--filename=-")
         for number, body in enumerate(programs):

@@ -75,6 +75,13 @@ def build_pod_template(service: InferenceService, workload: str, defaults: PodDe
     return {"metadata": meta, "spec": spec}
 
 
+# Triton sees what has passed its checks, and no download: a parameter of a signed model could name a file of those.
+_REPOSITORY_MOUNT: Final = {
+    "name": _MODELS,
+    "mountPath": names.REPOSITORY_DIR,
+    "subPath": names.REPOSITORY_DIR.removeprefix(f"{names.MODELS_DIR}/"),
+    "readOnly": True,
+}
 # The annotation as a file: the agent serves the revision that it names, also after it has changed.
 _REVISION: Final = {
     "items": [
@@ -178,7 +185,7 @@ def _build_triton(service: InferenceService, workload: str, defaults: PodDefault
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         "securityContext": _SECURE,
         "volumeMounts": [
-            {"name": _MODELS, "mountPath": names.MODELS_DIR, "readOnly": True},
+            _REPOSITORY_MOUNT,
             {"name": _CONTROL, "mountPath": names.CONTROL_DIR, "readOnly": True},
             {"name": _SHM, "mountPath": "/dev/shm"},  # noqa: S108  a memory emptyDir
             {"name": _TMP, "mountPath": "/tmp"},  # noqa: S108  an emptyDir
