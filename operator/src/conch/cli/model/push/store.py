@@ -21,6 +21,7 @@ from conch.cli.model.manifest import File
 from conch.cli.model.push.plan import Advance, Outcome, Upload, find_change, read_chunks
 from conch.cli.options import CommandError
 from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.base import Listing
 from conch_agent.sources.s3 import S3Source
 from conch_agent.sources.s3_errors import TERMS
 from conch_agent.sources.s3_settings import S3Settings, parse_settings
@@ -32,6 +33,7 @@ from conch_contract.sentences import join_some
 _PART: Final = 8 * 1024 * 1024  # bytes
 _PARTS: Final = 4  # of a file at a time
 _FILES: Final = 4  # at a time
+_DELAYS: Final = (0.5, 1.0, 2.0)  # seconds before a list is requested again
 _DIGEST: Final = "conch-sha256"  # user metadata of an object
 _TERMS: Final = replace(TERMS, rights="they may write to")
 _METADATA: Final = "/latest/"  # the path of a cloud's metadata server, in the error where that has no credentials
@@ -92,7 +94,7 @@ def _parse_uri(uri: str) -> tuple[str, str]:
 async def _refuse_others(uri: str, values: Mapping[str, str], upload: Upload) -> None:
     """Refuse a prefix with other files: an agent fetches them too, and they have no digest and no signature."""
     try:
-        listing = await S3Source(f"{uri.rstrip('/')}/", values).list_files()
+        listing = await _list(uri, values)
     except Failure as failure:
         if failure.reason in {Reason.EMPTY, Reason.NOT_FOUND, Reason.BUCKET_NOT_FOUND, Reason.ACCESS_DENIED}:
             return  # who may write may not list
@@ -103,6 +105,18 @@ async def _refuse_others(uri: str, values: Mapping[str, str], upload: Upload) ->
             f"{uri} has other files, which an agent would fetch too: {join_some(others)}; push to a prefix of its own,"
             " or remove them"
         )
+
+
+async def _list(uri: str, values: Mapping[str, str]) -> Listing:
+    """Return what an agent would list, also if the store does not answer for a moment."""
+    for delay in _DELAYS:
+        try:
+            return await S3Source(f"{uri.rstrip('/')}/", values).list_files()
+        except Failure as failure:
+            if not failure.is_outage:
+                raise
+        await asyncio.sleep(delay)
+    return await S3Source(f"{uri.rstrip('/')}/", values).list_files()
 
 
 def _build_options(settings: S3Settings) -> Any:
