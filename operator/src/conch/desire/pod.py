@@ -25,7 +25,7 @@ from conch.triton import (
     uses_rate_limiter,
 )
 from conch_contract import names
-from conch_contract.schemes import Mount, find_scheme
+from conch_contract.schemes import Mount, find_scheme, has_form
 
 USER: Final = 1000
 _SECURE: Final = {
@@ -269,9 +269,14 @@ def _list_warmup_config_maps(service: InferenceService) -> list[str]:
 
 
 def _list_claims(service: InferenceService) -> list[str]:
-    """Return the PersistentVolumeClaims of places whose scheme mounts one, in the order of the models."""
+    """Return the PersistentVolumeClaims of places whose scheme mounts one, in the order of the models.
+
+    A place without the form of its scheme, as the API server lets it pass among mirrors, has none: the API server would
+    refuse the pod with its volume, and the agent reports the place.
+    """
     uris = (uri for model in service.models for uri in model.uris if _find_mount(uri) == Mount.CLAIM)
-    return list(dict.fromkeys(uri.partition("://")[2].partition("/")[0] for uri in uris))
+    places = (uri.partition("://")[2] for uri in uris if has_form(uri))
+    return list(dict.fromkeys(place.partition("/")[0] for place in places))
 
 
 def _name_claim_volumes(service: InferenceService) -> list[tuple[str, str]]:

@@ -7,7 +7,6 @@ AWS_ENDPOINT_URL, ...). Objects of over 8 MiB are sent in parts, several at a ti
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -27,7 +26,7 @@ from conch_agent.sources.s3_errors import TERMS
 from conch_agent.sources.s3_settings import S3Settings, parse_settings
 from conch_agent.sources.store_errors import Target, classify, is_client_error
 from conch_agent.tasks import run_all
-from conch_contract.schemes import SCHEMES
+from conch_contract.schemes import SCHEMES, has_form
 from conch_contract.sentences import join_some
 
 _PART: Final = 8 * 1024 * 1024  # bytes
@@ -86,7 +85,7 @@ async def push(upload: Upload, uri: str, advance: Advance) -> Outcome:
 def _parse_uri(uri: str) -> tuple[str, str]:
     """Return bucket and prefix."""
     bucket, _, path = uri.removeprefix("s3://").partition("/")
-    if not re.fullmatch(SCHEMES["s3"].pattern, uri.removeprefix("s3://")) or "//" in path:
+    if not has_form(uri) or "//" in path:
         raise CommandError(f"{uri!r}: expected {SCHEMES['s3'].form}, without '?', '#' and folders without a name")
     return bucket, path.strip("/")
 
