@@ -157,8 +157,8 @@ def test_what_a_killed_command_has_left_is_no_model(folder: Path, command: tuple
     _kill_when(Path("out/.conch-incomplete").exists, name, folder, "--to", "out", *options)
     assert not Path("out", MANIFEST_FILE).exists()
     os.truncate(folder / "weights", 10)
-    for file in Path("out").glob("weights*"):
-        os.truncate(file, 10)  # tests keep their folders
+    for left in Path("out").glob("weights*"):
+        os.truncate(left, 10)  # tests keep their folders
     others: tuple[tuple[str | Path, ...], ...] = (
         ("sign", "out", "--key", "key"),
         ("push", "out", "s3://models/out"),
