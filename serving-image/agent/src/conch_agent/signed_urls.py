@@ -1,4 +1,4 @@
-"""Signed URLs in texts: their query gives access, so it is in no message and no log."""
+"""Signed URLs in texts, and those with a password: what gives access is in no message and no log."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import Final
 _QUERY: Final = re.compile(r"(?:\?|%3F)[^\s\"'<>]*", re.IGNORECASE)
 _ACCESS: Final = re.compile(r"(?:sig(?:nature)?|token|password|secret)(?:=|%3D)", re.IGNORECASE)
 
+_USER: Final = re.compile(r"(?<=://)[^/\s?#@]+@")
+
 
 def hide_signatures(text: str) -> str:
-    """Return a text without the queries of URLs that give access.
+    """Return a text without the queries of URLs that give access, and without users and passwords in URLs.
 
     Args:
         text: The text.
 
     >>> hide_signatures("https://host/m?sp=rl&sig=c2ln cannot be reached: is the port open?")
     'https://host/m?... cannot be reached: is the port open?'
+    >>> hide_signatures("https://user:password@host/m and oci://host/m@sha256:00")
+    'https://...@host/m and oci://host/m@sha256:00'
     """
-    return _QUERY.sub(lambda query: "?..." if _ACCESS.search(query[0]) else query[0], text)
+    return _USER.sub("...@", _QUERY.sub(lambda query: "?..." if _ACCESS.search(query[0]) else query[0], text))
