@@ -78,6 +78,7 @@ def all_examples() -> list[Example]:
         "autoscaling": magika,
         "keda": magika,
         "cache": magika,
+        "peers": magika,
         "mirrors": magika,
         "canary": magika,
         "response-cache": magika,

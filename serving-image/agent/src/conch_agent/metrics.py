@@ -132,6 +132,12 @@ def render_metrics(models: Mapping[str, ModelMetrics], times: PodTimes) -> str:
             (("", {"model": name}, each.downloaded) for name, each in progress.items()),
         ),
         _render(
+            "conch_model_peer_bytes_total",
+            "counter",
+            "Bytes that this pod has read from other pods of the service.",
+            (("", {"model": name}, each.from_pods) for name, each in progress.items()),
+        ),
+        _render(
             "conch_model_cache_files_total",
             "counter",
             "Files that the cache had (hit), and that this pod has downloaded into it (miss).",

@@ -311,7 +311,7 @@ class Model:
     async def _prepare(self) -> RepositoryModel:
         """Prepare the model folder in the repository. A retry after a failed load reads the source first."""
         if self._preparation is None:
-            self._preparation = Preparation(self.source, self._settings, self.metrics)
+            self._preparation = Preparation(self.source, self._settings, self.metrics, self._server.peers)
             self._preparation.pin(self.source, self._identity)
             if existing := await run_in_thread(self._preparation.find_existing):
                 self._log.info("laid out already", digest=existing.digest)

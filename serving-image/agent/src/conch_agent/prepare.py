@@ -19,6 +19,7 @@ from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_fetch import ModelFetch
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
+from conch_agent.peers import Peers
 from conch_agent.places import Places, try_places
 from conch_agent.policy import has_passed, read_policy
 from conch_agent.reasons import Failure, Reason, build_superseded
@@ -63,7 +64,13 @@ class _Plan:
 class Preparation:
     """Fetches and lays out a model."""
 
-    def __init__(self, source: ModelSource, settings: Settings, metrics: ModelMetrics | None = None) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        settings: Settings,
+        metrics: ModelMetrics | None = None,
+        peers: Peers | None = None,
+    ) -> None:
         self._metrics = metrics or ModelMetrics()
         self.progress = self._metrics.progress
         self._source = source
@@ -71,6 +78,7 @@ class Preparation:
         self._name = check_name(source)
         self._folder = find_home(source, settings)
         self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
+        self._peers = peers
         self._places = Places(source.storage_uri)
         self._version_problem = ""  # the reason why the revision's object versions cannot be read, as a sentence
         # Not hashed: warm-up and mirrors, whose change requires no reload, and digest and object versions, which the
@@ -213,7 +221,7 @@ class Preparation:
         """
         began = time.monotonic()
         place, detour, last = attempt.place, attempt.detour, attempt.last
-        files = ModelFetch(place, self._settings, self.progress)
+        files = ModelFetch(place, self._settings, self.progress, self._peers)
         try:
             with self._metrics.time(Phase.LIST):
                 source = await files.open(last.digest if last else "" if self._identity else self.digest)

@@ -172,6 +172,23 @@ class ConnectedSource(Source, Protocol):
 
 
 @runtime_checkable
+class RangedSource(ConnectedSource, Protocol):
+    """A source of which each part of a file costs only its own bytes."""
+
+    def read_range(self, item: Item, start: int, end: int) -> AsyncGenerator[Buffer, None]:
+        """Yield some bytes of a file in order.
+
+        Args:
+            item: The file, whose size is known.
+            start: The first byte.
+            end: The byte after the last.
+
+        Raises:
+            Failure: The file cannot be read, or its tag has changed.
+        """
+
+
+@runtime_checkable
 class VersionedSource(Source, Protocol):
     """A source that may keep versions of its files, by path below its root.
 
