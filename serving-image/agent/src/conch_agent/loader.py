@@ -61,6 +61,7 @@ class Loader:
         self._name = name
         self._metrics = metrics
         self._trace_rate = server.settings.trace_rates.get(name)
+        self._has_trace_rate = False
         self._triton = server.triton
         self._monitor = server.monitor
         self._wait_until_left = server.wait_until_left
@@ -140,12 +141,16 @@ class Loader:
 
     async def set_trace_rate(self) -> None:
         """Set the rate at which Triton traces the model, after each load: a Triton that has restarted lacks it."""
-        if self._trace_rate is None or self.config is not None:
+        if self._trace_rate is None or self._has_trace_rate:
             return
         try:
             await self._triton.set_trace_rate(self._name, self._trace_rate)
-        except (TritonError, TritonUnavailableError) as error:
+        except TritonUnavailableError as error:  # it is set at the next read of the index
             self._log.warning("the trace rate is not set", detail=str(error))
+            return
+        except TritonError as error:
+            self._log.warning("the trace rate is refused", detail=str(error))
+        self._has_trace_rate = True
 
     async def read_config(self, model: RepositoryModel) -> None:
         """Read the configuration that Triton uses, once after a load; without an answer there is none.
@@ -204,7 +209,7 @@ class Loader:
 
     async def _load(self, model: RepositoryModel) -> bool:
         """Load the model; return False if the answer was lost: Triton's configuration then shows the result."""
-        began, self.config = time.monotonic(), None
+        began, self.config, self._has_trace_rate = time.monotonic(), None, False
         loads = self._bind(model)
         self._log.info("loading")
         loads.begin()  # until Triton answers, or ends
