@@ -88,9 +88,10 @@ class Model:
 
     @property
     def is_serving(self) -> bool:
-        """True if Triton serves all desired versions, and they are warm where the manifest has a warm-up."""
+        """True if Triton serves all desired versions, warm and with the trace rate that the model has to have."""
         has_other_content = self._has_other_content or self._loader.has_lost_content
-        return self._warmup.is_warm and self.is_loaded and not has_other_content
+        is_set_up = self._warmup.is_warm and self._loader.has_trace_rate
+        return is_set_up and self.is_loaded and not has_other_content
 
     @property
     def is_settled(self) -> bool:

@@ -297,7 +297,7 @@ class Preparation:
             return await self._download(files, source, listing, attempt, on_fetch)
         readable: Source = unpacked
         if decrypter:
-            with self._metrics.time(Phase.VERIFY):
+            with self._metrics.time(Phase.DECRYPT):
                 readable, used = await decrypter.run(result.files)
             result = replace(result, files=decrypter.folder)
         planned = planned or await self._plan(readable, used, uri)
