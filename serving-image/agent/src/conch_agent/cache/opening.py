@@ -15,7 +15,7 @@ from conch_agent.cache.blobs import sync_folder
 from conch_agent.cache.errors import CacheUnusableError
 from conch_agent.cache.space import RENEWAL_SECONDS, Folders, delete_expired
 from conch_agent.cache.store import Cache
-from conch_agent.record import read_text
+from conch_agent.record import read_text, replace_text
 from conch_agent.settings import Settings
 from conch_agent.threads import run_in_thread
 
@@ -109,8 +109,7 @@ def _check_format(file: Path) -> None:
         raise CacheUnusableError(f"its format cannot be read: {error}. Use another claim") from error
     except FileNotFoundError:
         temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
-        temporary.write_text(f"{_FORMAT}\n")
-        temporary.replace(file)
+        replace_text(file, temporary, f"{_FORMAT}\n")
         sync_folder(file.parent)
         return
     if text != str(_FORMAT):

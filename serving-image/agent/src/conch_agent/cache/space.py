@@ -14,7 +14,7 @@ from typing import Final
 
 from conch_agent.cache.errors import CacheUnusableError
 from conch_agent.cache.last import read_last
-from conch_agent.download import RESERVE
+from conch_agent.disk import RESERVE
 from conch_agent.record import read_record, read_text
 from conch_contract.parsing import parse_json
 
@@ -110,8 +110,9 @@ def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int, nee
 def _build_full(missing: int, lacking: int, max_bytes: int) -> CacheUnusableError:
     limit = f"the sizeLimit of {max_bytes} bytes" if max_bytes else "the claim"
     remedy = f"use a larger claim{' or sizeLimit' if max_bytes else ''}"
+    beyond = min(lacking, missing)  # what is there may be beyond the limit already
     return CacheUnusableError(
-        f"{missing} more bytes are needed, and {lacking} of them do not fit into {limit} beside what pods use: {remedy}"
+        f"{missing} more bytes are needed, and {beyond} of them do not fit into {limit} beside what pods use: {remedy}"
     )
 
 
