@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 _FORK: Final = multiprocessing.get_context("fork")
+_SERVER: Final = multiprocessing.get_context("forkserver")
 _SECONDS: Final = 120
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 # linux/sched.h, linux/mount.h, linux/sockios.h, linux/if.h
@@ -27,17 +28,20 @@ _READ_ONLY, _REMOUNT, _BIND = 1, 32, 4096
 _SET_FLAGS, _SET_ADDRESS, _UP = 0x8914, 0x8916, 1
 
 
-def run_apart(story: Callable[[], object]) -> None:
+def run_apart(story: Callable[[], object], *, has_threads: bool = False) -> None:
     """Run a function in namespaces of its own for users, mounts and the network, in which nothing is reachable.
 
     Args:
         story: The function.
+        has_threads: True if it uses a library whose threads this process may have already, and a fork would lack. It
+            is pickled then.
 
     Raises:
         AssertionError: It has raised an exception, or has not ended.
     """
-    ours, theirs = _FORK.Pipe(duplex=False)
-    process = _FORK.Process(target=_run, args=(story, theirs), daemon=True)
+    context = _SERVER if has_threads else _FORK
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(story, theirs), daemon=True)
     process.start()
     theirs.close()
     process.join(_SECONDS)
