@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final
 
 from conch_agent.digests import check_digest, read_chunks
+from conch_agent.disk import RESERVE
 from conch_agent.read_ahead import read_ahead
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import Record, hash_prefix, read_record, write_record
 from conch_agent.sources.base import Buffer, Item, Source
 from conch_agent.threads import run_in_thread
 
-RESERVE: Final = 16 * 1024 * 1024  # bytes that stay free for records and folders
 _SMALL: Final = 256 * 1024  # bytes, which are hashed in less time than another thread takes to begin
 
 

@@ -21,7 +21,9 @@ from conch.cli.model.manifest import ContentManifest, File
 from conch.cli.model.push.plan import Advance, Outcome, Upload, read_chunks
 from conch.cli.options import CommandError
 from conch_agent.sources.connection import build_context
-from conch_agent.sources.http_client import HttpClient, read_text
+from conch_agent.sources.destinations import Destinations, RefusedAddressError
+from conch_agent.sources.http_answers import read_text
+from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.oci_access import Access
 from conch_agent.sources.oci_challenge import parse_challenges
 from conch_agent.sources.oci_errors import read_oci_error
@@ -127,7 +129,11 @@ class Registry:
         self._artifact = artifact
         self._url = f"{'http' if settings.plain_http else 'https'}://{artifact.api_host}"
         self._client = HttpClient(
-            uri, "the target", build_context(settings.authorities), "Install the issuer's certificate on this machine"
+            uri,
+            "the target",
+            Destinations.of_url(self._url),
+            build_context(settings.authorities),
+            "Install the issuer's certificate on this machine",
         )
         self._access = Access(uri, artifact, settings, self._client, actions="pull,push")
         self._session: aiohttp.ClientSession
@@ -142,7 +148,7 @@ class Registry:
         async with self._client.open_session() as self._session:
             try:
                 yield self
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except (aiohttp.ClientError, TimeoutError, RefusedAddressError) as error:
                 raise await self._client.build_failure(error, self._url) from error
 
     async def push_blob(self, digest: str, size: int, body: Body) -> bool:
