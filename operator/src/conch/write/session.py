@@ -23,8 +23,8 @@ def find_proxy(url: str) -> str | None:
 def drop_trust(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
     """Return a session with the connections of another one that trusts the environment, and without this trust.
 
-    With it aiohttp reads the variables of proxies and the file ~/.netrc for each request: two thirds of the processor time
-    of a small call.
+    With it aiohttp reads the variables of proxies and the file ~/.netrc for each request: two thirds of the time of
+    a small one.
 
     Args:
         session: The session, which has no connections then.
