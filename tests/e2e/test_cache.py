@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from conch_contract import names
@@ -37,6 +38,36 @@ def test_new_pods_start_from_the_cache(
     with place.reach(namespace, service.name, names.HTTP_PORT) as [http]:
         answers = {clients.infer_http(http, "double", {"x": NUMBERS})["y"].tolist()[0] for _ in range(40)}
     assert answers == {2 * NUMBERS[0]}
+
+
+def test_pods_without_a_claim_read_the_store_once_for_all(
+    place: Place, serve: Callable[..., Service], namespace: str, bucket: Store
+) -> None:
+    """A pod that starts later reads nothing of the large file from the store."""
+    uri, size = f"{URI}-by-peers", 40 << 20
+    bucket.upload(uri, {**multiply_by(2), "weights.bin": os.urandom(size)})
+    service = serve("peers", **predictor(uri), minReplicas=3, cache={"peers": True})
+    service.until_ready()
+    first = {pod["metadata"]["name"] for pod in service.ready_pods()}
+    read = [read_bytes(place, namespace, pod) for pod in first]
+    assert sum(store for store, _ in read) < 2 * size, "once, and a piece twice before the pods see each other"
+    assert sum(peers for _, peers in read) > size
+    service.patch({"predictor": {"minReplicas": 4}})
+    until(lambda: len(service.ready_pods()) == 4, "its pods are ready")
+    [later] = {pod["metadata"]["name"] for pod in service.ready_pods()} - first
+    store, peers = read_bytes(place, namespace, later)
+    assert store < size / 10
+    assert peers == size
+
+
+def read_bytes(place: Place, namespace: str, pod: str) -> tuple[float, float]:
+    """Return how many bytes a pod has read from the store, and from others."""
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}:{names.AGENT_PORT}/proxy{names.METRICS_PATH}"
+    found = {}
+    for line in place.kube.run("get", "--raw", path).splitlines():
+        name, _, value = line.rpartition(" ")
+        found[name.partition("{")[0]] = value
+    return float(found["conch_model_downloaded_bytes_total"]), float(found["conch_model_peer_bytes_total"])
 
 
 def test_a_claim_that_is_not_there_is_named(serve: Callable[..., Service], bucket: Store) -> None:

@@ -450,6 +450,21 @@ async def test_a_name_that_no_file_can_have(
     assert not any(request.is_file for request in bad.requests), "it is found before the download"
 
 
+@pytest.mark.parametrize("letter", ["\t", "\n", "\x01", "\x7f"])
+@LISTS
+async def test_a_name_with_a_control_character(bad: BadServer, scheme: str, tmp_path: Path, letter: str) -> None:
+    bad.names = ["model.onnx", f"a{letter}b" if scheme == "hf" else f"a&#{ord(letter)};b"]
+    shown = f"a{letter}b" if scheme == "hf" else f"m/a{letter}b"
+    with pytest.raises(Failure) as raised:
+        await _fetch(bad.open_source(scheme), tmp_path)
+    assert raised.value.reason == Reason.UNSAFE_PATH, raised.value.message
+    assert raised.value.message == (
+        f"{bad.open_source(scheme).uri} holds the name {shown!r}, which would leave its folder or cannot be a"
+        " file's: a model's files need plain relative names. Rename or remove it."
+    )
+    assert not any(request.is_file for request in bad.requests), "it is found before the download"
+
+
 @ALL
 async def test_tls_that_stalls_in_the_handshake(scheme: str, tmp_path: Path) -> None:
     server = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)

@@ -246,3 +246,31 @@ def test_a_pod_whose_lease_was_lost_serves_and_starts_again_from_the_cache(
     pod.start_triton()
     pod.until_ready()
     assert pod.infer("m", X)["y"] == [3.0, 4.0]
+
+
+def test_a_clock_that_is_set_forward_takes_nothing_from_a_pod_that_serves(
+    store: Store, make_pod: MakePod, claim: Path, line: Relay
+) -> None:
+    """Another pod needs the space at that moment, and Triton starts again after it, without the store."""
+    store.put("models", build_double("kept", 2))
+    store.put("models", build_double("other", 3))
+    pod, other = make_pod(), make_pod()
+    pod.write_manifest(build_python("s3://models/kept"))
+    pod.start()
+    pod.until_ready()
+    [folder] = (claim / ".conch-cache" / "pods").iterdir()
+    until((folder / ".lease").exists, "the agent holds its lease", pod.agent)
+    os.utime(folder, (0, 0))
+    other.write_manifest(build_python("s3://models/other"))
+    other.start_agent("--cache-bytes=100")
+    other.start_triton()
+    other.until_ready()
+    [warning] = other.until_reported().warnings
+    assert "do not fit into the sizeLimit of 100 bytes beside what pods use" in warning.message
+    line.refuses = True
+    assert pod.triton
+    pod.triton.kill()
+    until(lambda: not pod.ready, "the agent has noticed", pod.agent)
+    pod.start_triton()
+    pod.until_ready()
+    assert pod.infer("m", X)["y"] == [3.0, 4.0]

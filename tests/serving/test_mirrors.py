@@ -77,7 +77,7 @@ async def _prepare_broken(source: ModelSource, settings: Settings, line: Relay) 
 def test_a_pod_starts_from_the_mirror_while_the_store_is_away(store: Store, pod: Pod, lines: dict[str, Relay]) -> None:
     store.put("models", build_double("copy", 2))
     lines[PRIMARY].refuses = True
-    pod.write_manifest(_source("s3://models/away", "s3://models/copy"))
+    pod.write_manifest(_source("s3://models/away-primary", "s3://models/copy"))
     pod.start()
     pod.until_ready()
     assert pod.infer("m", X)["y"] == [3.0, 4.0]
@@ -85,7 +85,9 @@ def test_a_pod_starts_from_the_mirror_while_the_store_is_away(store: Store, pod:
     assert report.origin == Origin.MIRROR
     [warning] = report.warnings
     assert warning.reason == "ServedFromMirror"
-    assert warning.message.startswith("The files are from s3://models/copy, one of storage.mirrors: s3://models/away")
+    assert warning.message.startswith(
+        "The files are from s3://models/copy, one of storage.mirrors: s3://models/away-primary"
+    )
     assert "cannot be reached" in warning.message
 
 
@@ -143,10 +145,10 @@ async def test_a_mirror_of_another_content_spoils_nothing(
 @pytest.mark.usefixtures("secrets")
 def test_all_places_are_in_the_message_when_all_fail(pod: Pod, lines: dict[str, Relay]) -> None:
     lines[PRIMARY].refuses = True
-    pod.write_manifest(_source("s3://models/away", "s3://models/nothing-1", "s3://models/nothing-2"))
+    pod.write_manifest(_source("s3://models/nothing-0", "s3://models/nothing-1", "s3://models/nothing-2"))
     pod.start_agent()
     report = pod.until_reason("Unreachable")
-    for part in ("storageUri: s3://models/away", "mirrors[0]: ", "s3://models/nothing-1", "s3://models/nothing-2"):
+    for part in ("storageUri: s3://models/nothing-0", "mirrors[0]: ", "s3://models/nothing-1", "s3://models/nothing-2"):
         assert part in report.message
     assert len(report.message) <= 2000
     lines[PRIMARY].refuses = False

@@ -17,6 +17,7 @@ from conch_agent.age import Decryption as FileDecryption
 from conch_agent.age import parse_keys
 from conch_agent.decryption import plan_names
 from conch_agent.layout import SERVED
+from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.prepare import Preparation
 from conch_agent.reasons import Failure, Reason
 from conch_agent.repository_model import RepositoryModel
@@ -70,8 +71,8 @@ def _source(folder: Path, *, decrypt: bool = True, verify: Verification | None =
     return ModelSource(name="m", format="triton", storage_uri=f"file://{folder}", decrypt=keys, verify=verify)
 
 
-async def _prepare(source: ModelSource, settings: Settings) -> RepositoryModel:
-    return await Preparation(source, settings).prepare(None)
+async def _prepare(source: ModelSource, settings: Settings, metrics: ModelMetrics | None = None) -> RepositoryModel:
+    return await Preparation(source, settings, metrics).prepare(None)
 
 
 async def _refusal(source: ModelSource, settings: Settings) -> Failure:
@@ -88,7 +89,9 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 
 async def test_an_encrypted_model_is_laid_out_as_its_plaintext_is(folder: Path, settings: Settings) -> None:
-    model = await _prepare(_source(folder), settings)
+    metrics = ModelMetrics()
+    model = await _prepare(_source(folder), settings, metrics)
+    assert metrics.counts[Phase.DECRYPT] == 1
     laid = _read(settings.repository / "m")
     assert (laid["1/model.py"], laid["1/weights.bin"]) == (MODEL, WEIGHTS)
     assert b'backend: "python"' in laid["config.pbtxt"]

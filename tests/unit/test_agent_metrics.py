@@ -16,7 +16,7 @@ def _read(page: str) -> dict[tuple[str, tuple[str, ...]], float]:
 
 
 def test_prometheus_reads_each_sample() -> None:
-    model = ModelMetrics(Progress(downloaded=7, hits=2, misses=1, waits=3, evicted=9))
+    model = ModelMetrics(Progress(downloaded=7, from_pods=5, hits=2, misses=1, waits=3, evicted=9))
     model.add(Phase.LIST, 0.5)
     model.add(Phase.LIST, 0.25)
     found = _read(render_metrics({"m": model}, PodTimes(started=10.5, ready=12.0, answered=13.0)))
@@ -24,6 +24,7 @@ def test_prometheus_reads_each_sample() -> None:
         ("conch_model_phase_seconds_sum", ("m", "list")): 0.75,
         ("conch_model_phase_seconds_count", ("m", "list")): 2,
         ("conch_model_downloaded_bytes_total", ("m",)): 7,
+        ("conch_model_peer_bytes_total", ("m",)): 5,
         ("conch_model_cache_files_total", ("m", "hit")): 2,
         ("conch_model_cache_files_total", ("m", "miss")): 1,
         ("conch_model_cache_waits_total", ("m",)): 3,

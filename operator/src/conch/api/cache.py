@@ -1,16 +1,32 @@
-"""The cache of models on a claim that pods share."""
+"""What pods share of the files that they fetch: a cache on a claim, or among themselves."""
 
 from typing import Annotated
 
+from pydantic import ConfigDict
+
 from conch.api._base import ObjectName, Part
-from conch.api.cel import Rule
+from conch.api.cel import Rule, rules
 from conch.api.quantity import Quantity, cel_is_quantity
 
 
 class Cache(Part):
-    """A claim on which pods share the files that they fetch."""
+    """How pods share the files that they fetch: on a claim, or by sending them to each other."""
 
-    claim_name: ObjectName
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "has(self.claimName) != self.peers",
+                message="pods share files on a claim or send them to each other; set either claimName or peers",
+            ),
+            Rule(
+                "!has(self.sizeLimit) || has(self.claimName)",
+                message="sizeLimit is that of a claim; set claimName, or remove it",
+                path=".sizeLimit",
+            ),
+        )
+    )
+
+    claim_name: ObjectName | None = None
     """Name of a PersistentVolumeClaim in the namespace of the InferenceService. Pods on several nodes need the access
     mode ReadWriteMany. Services may share it."""
     size_limit: Annotated[
@@ -22,3 +38,5 @@ class Cache(Part):
     ] = None
     """Size of all files in the cache. To stay below it, those that no pod uses are deleted, the longest unused first.
     Absent: they are deleted when the claim is full."""
+    peers: bool = False
+    """True: the pods of the service read each file of an object store once, and send it to each other."""

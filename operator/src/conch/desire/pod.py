@@ -13,6 +13,7 @@ from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.api.quantity import parse_quantity
 from conch.desire.defaults import PodDefaults
+from conch.desire.peers import peers_name
 from conch.desire.placement import build_placement
 from conch.desire.verification import list_key_secrets, list_trusted
 from conch.triton import (
@@ -57,7 +58,7 @@ def build_pod_template(service: InferenceService, workload: str, defaults: PodDe
             "runAsGroup": USER,
             "fsGroup": USER,
             # The kubelet changes the group of all files of a volume at each start of a pod, unless its root has it.
-            **({"fsGroupChangePolicy": "OnRootMismatch"} if service.spec.predictor.cache else {}),
+            **({"fsGroupChangePolicy": "OnRootMismatch"} if _find_cache_claim(service) else {}),
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "terminationGracePeriodSeconds": _get_grace_seconds(service.spec.predictor),
@@ -112,6 +113,7 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
     cache = service.spec.predictor.cache
     flags = [f"--max-bytes={most}"] if most else []
     flags += [f"--cache-bytes={math.ceil(size)}"] if cache and (size := parse_quantity(cache.size_limit)) else []
+    flags += [f"--peer={peers_name(service)}.{service.metadata.namespace}.svc"] if cache and cache.peers else []
     flags += [f"--trace-rate={name}={rate}" for name, rate in tracing.model_rates.items()] if tracing else []
     mounts = [
         {"name": _MANIFEST, "mountPath": names.MANIFEST_DIR, "readOnly": True},
@@ -119,7 +121,7 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
         {"name": _CONTROL, "mountPath": names.CONTROL_DIR},
         {"name": AGENT_TMP, "mountPath": "/tmp"},  # noqa: S108  an emptyDir
     ]
-    mounts += [{"name": _CACHE, "mountPath": names.CACHE_DIR}] if cache else []
+    mounts += [{"name": _CACHE, "mountPath": names.CACHE_DIR}] if _find_cache_claim(service) else []
     mounts += [
         {"name": volume, "mountPath": _get_secret_folder(service, secret), "readOnly": True}
         for volume, secret in _name_volumes(_SECRET, _list_secrets(service))
@@ -189,7 +191,7 @@ def _build_triton(service: InferenceService, workload: str, defaults: PodDefault
             {"name": _CONTROL, "mountPath": names.CONTROL_DIR, "readOnly": True},
             {"name": _SHM, "mountPath": "/dev/shm"},  # noqa: S108  a memory emptyDir
             {"name": _TMP, "mountPath": "/tmp"},  # noqa: S108  an emptyDir
-            *([{"name": _CACHE, "mountPath": names.CACHE_DIR, "readOnly": True}] if predictor.cache else []),
+            *([{"name": _CACHE, "mountPath": names.CACHE_DIR, "readOnly": True}] if _find_cache_claim(service) else []),
             *(mount.to_wire() for mount in predictor.pod.volume_mounts),
         ],
     }
@@ -222,8 +224,8 @@ def _build_volumes(service: InferenceService, workload: str, defaults: PodDefaul
         for volume, claim in _name_claim_volumes(service)
         if volume != _CACHE
     ]
-    if predictor.cache:
-        volumes.append({"name": _CACHE, "persistentVolumeClaim": {"claimName": predictor.cache.claim_name}})
+    if cache_claim := _find_cache_claim(service):
+        volumes.append({"name": _CACHE, "persistentVolumeClaim": {"claimName": cache_claim}})
     # Optional for the same reason: the agent reports WarmupMissing, or KeyMissing.
     config_maps = [
         *_name_volumes(_WARMUP, _list_warmup_config_maps(service)),
@@ -285,9 +287,15 @@ def _name_claim_volumes(service: InferenceService) -> list[tuple[str, str]]:
     One that is also the cache has the volume of the cache: a pod with two volumes of one claim may not start
     (kubernetes/kubernetes#82526).
     """
-    cache = service.spec.predictor.cache
+    cache_claim = _find_cache_claim(service)
     volumes = _name_volumes(_CLAIM, _list_claims(service))
-    return [(_CACHE if cache and claim == cache.claim_name else volume, claim) for volume, claim in volumes]
+    return [(_CACHE if claim == cache_claim else volume, claim) for volume, claim in volumes]
+
+
+def _find_cache_claim(service: InferenceService) -> str | None:
+    """Return the claim that is the cache; None: there is none."""
+    cache = service.spec.predictor.cache
+    return cache.claim_name if cache else None
 
 
 def _find_mount(uri: str) -> Mount:

@@ -13,17 +13,17 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final
 
 from conch_agent.digests import check_digest, read_chunks
+from conch_agent.disk import RESERVE
 from conch_agent.read_ahead import read_ahead
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import Record, hash_prefix, read_record, write_record
 from conch_agent.sources.base import Buffer, Item, Source
 from conch_agent.threads import run_in_thread
 
-RESERVE: Final = 16 * 1024 * 1024  # bytes that stay free for records and folders
 _SMALL: Final = 256 * 1024  # bytes, which are hashed in less time than another thread takes to begin
 
 
@@ -35,6 +35,7 @@ class Progress:
         fetched: Bytes on disk.
         total: Bytes of the listing.
         downloaded: Bytes that this pod has read from sources.
+        from_pods: Bytes that this pod has read from other pods.
         hits: Files that the cache had.
         misses: Files that this pod has downloaded into the cache.
         waits: Files for which it has waited while another pod downloaded them.
@@ -44,6 +45,7 @@ class Progress:
     fetched: int = 0
     total: int = 0
     downloaded: int = 0
+    from_pods: int = 0
     hits: int = 0
     misses: int = 0
     waits: int = 0
@@ -56,6 +58,17 @@ class Part:
 
     file: Path
     record: Path
+
+
+def find_part(folder: Path, path: PurePosixPath) -> Part:
+    """Return the paths of a file's part.
+
+    Args:
+        folder: The download folder of the model.
+        path: Path of the file below the root of the source.
+    """
+    stem = hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    return Part(folder / "parts" / f"{stem}.part", folder / "parts" / f"{stem}.json")
 
 
 def check_size(size: int, max_bytes: int, uri: str) -> None:
@@ -82,11 +95,13 @@ class Download:
         source: The source.
         progress: Counts the bytes of all files.
         max_bytes: Size of the largest model that is accepted; 0: there is no maximum.
+        is_counted: False if the source itself counts the bytes that it reads.
     """
 
     source: Source
     progress: Progress
     max_bytes: int = 0
+    is_counted: bool = True
 
     async def run(self, item: Item, part: Part) -> Record:
         """Download what a part lacks of its file; return the record of the complete file, which stays in the part.
@@ -125,7 +140,7 @@ class Download:
                 await _store(begun.stream, begun.state, blocks, size)
                 offset += size
                 self.progress.fetched += size
-                self.progress.downloaded += size
+                self.progress.downloaded += size if self.is_counted else 0
                 check_size(self.progress.fetched, self.max_bytes, self.source.uri)
                 if offset != item.size:
                     record = Record(item.mark, item.size, offset, begun.state.hexdigest())

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -19,7 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from conch_agent.cache import Cache, CacheUnusableError
-from conch_agent.download import RESERVE, Download, Part, Progress, check_size
+from conch_agent.disk import build_full, check_space
+from conch_agent.download import Download, Part, Progress, check_size, find_part
+from conch_agent.peers import PeerSource
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import Record, compute_digest, hash_prefix, read_record, write_record
 from conch_agent.sources.base import ConnectedSource, Item, Listing, Source
@@ -89,8 +89,9 @@ class Fetch:
         return FetchResult(self.folder / "files", digest, sha256)
 
     async def _fetch_file(self, item: Item) -> Record:
-        file, part = self.folder / "files" / item.path, self._get_part(item)
-        download = Download(self.source, self.progress, self.max_bytes)
+        file, part = self.folder / "files" / item.path, find_part(self.folder, item.path)
+        is_counted = not isinstance(self.source, PeerSource)
+        download = Download(self.source, self.progress, self.max_bytes, is_counted)
         if self.cache:
             return await self.cache.fetch(item, download, file)
         present = await run_in_thread(_find_intact, file, item, part)
@@ -103,11 +104,6 @@ class Fetch:
         await run_in_thread(_finish, part, file)
         return record
 
-    def _get_part(self, item: Item) -> Part:
-        stem = hashlib.sha256(str(item.path).encode()).hexdigest()[:32]
-        parts = self.folder / "parts"
-        return Part(parts / f"{stem}.part", parts / f"{stem}.json")
-
     def _prepare(self, listing: Listing) -> None:
         """Make the folders, delete files that the source no longer has, and check the free space."""
         files, parts = self.folder / "files", self.folder / "parts"
@@ -119,21 +115,16 @@ class Fetch:
         for folder in sorted((path for path in files.rglob("*") if path.is_dir()), reverse=True):  # the deepest first
             if not any(folder.iterdir()):
                 folder.rmdir()  # a file may have its name now
-        records = set() if self.cache else {self._get_part(item).file.stem for item in listing.items}
+        records = set() if self.cache else {find_part(self.folder, item.path).file.stem for item in listing.items}
         for path in [path for path in parts.iterdir() if path.stem not in records]:
             path.unlink()
         if self.cache:
             self.progress.evicted += self.cache.make_space_for(listing.items, self.source.uri)
             return
         size_on_disk = sum(path.stat().st_size for path in [*files.rglob("*"), *parts.glob("*.part")] if path.is_file())
-        free = shutil.disk_usage(self.folder).free
-        missing = listing.total - size_on_disk
-        if missing > free - RESERVE and not self._is_linkable(listing):
-            message = (
-                f"{self.source.uri} needs {missing} more bytes and the models volume has {free} free. "
-                "Give the service more storage, or serve a smaller model."
-            )
-            raise Failure(Reason.DISK_FULL, message)
+        if not self._is_linkable(listing):
+            missing = listing.total - size_on_disk
+            check_space(f"{self.source.uri} needs {missing} more bytes", missing, self.folder)
 
     def _is_linkable(self, listing: Listing) -> bool:
         local = self.source.find_local(listing.items[0])
@@ -158,9 +149,8 @@ def translate_disk_errors(uri: str, cache: Cache | None) -> Iterator[None]:
         if cache:
             raise CacheUnusableError.from_os_error(error) from error
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            message = f"{uri}: the models volume is full. Give the service more storage."
-            raise Failure(Reason.DISK_FULL, message) from error
-        message = f"{uri}: {error.strerror or error} ({error.filename})."
+            raise build_full(uri) from error
+        message = f"{uri}: {error.strerror or error} ({error.filename}). Check the disk of the pod's node."
         raise Failure(Reason.FETCH_FAILED, message) from error
 
 

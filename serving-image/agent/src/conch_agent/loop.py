@@ -19,6 +19,7 @@ from conch_agent.expansion import Expansion, Part
 from conch_agent.metrics import PodTimes, render_metrics
 from conch_agent.model import Model
 from conch_agent.monitor import STARTUP_INTERVAL, TritonMonitor
+from conch_agent.peers import Peers
 from conch_agent.pod import Server
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
@@ -43,7 +44,8 @@ class Agent:
         self._triton = triton
         self._monitor = TritonMonitor(settings, triton)
         self._models: dict[str, Model] = {}
-        self._server = Server(settings, triton, self._monitor, self._wait_until_left, self._models)
+        self.peers = Peers(settings, lambda: [model.source for model in self._models.values()])
+        self._server = Server(settings, triton, self._monitor, self._wait_until_left, self._models, self.peers)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watches = SourceWatches(settings)
         self._exchange_task: asyncio.Task[None] | None = None

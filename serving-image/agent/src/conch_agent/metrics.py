@@ -26,6 +26,7 @@ class Phase(StrEnum):
     LIST = "list"  # the source, or what the cache has of it
     FETCH = "fetch"  # files, which are hashed while they arrive, and unpacked
     VERIFY = "verify"  # the signature, and the digests of the files
+    DECRYPT = "decrypt"  # encrypted files
     LAYOUT = "layout"  # links in Triton's model repository
     LOAD = "load"  # in Triton
     WARM = "warm"  # requests of the warm-up
@@ -130,6 +131,12 @@ def render_metrics(models: Mapping[str, ModelMetrics], times: PodTimes) -> str:
             "counter",
             "Bytes that this pod has read from sources.",
             (("", {"model": name}, each.downloaded) for name, each in progress.items()),
+        ),
+        _render(
+            "conch_model_peer_bytes_total",
+            "counter",
+            "Bytes that this pod has read from other pods of the service.",
+            (("", {"model": name}, each.from_pods) for name, each in progress.items()),
         ),
         _render(
             "conch_model_cache_files_total",

@@ -11,6 +11,7 @@ from conch_agent.decryption import find_home
 from conch_agent.download import Progress
 from conch_agent.fetch import Fetch, FetchResult
 from conch_agent.layout import SERVED, delete_tree
+from conch_agent.peers import Peers
 from conch_agent.reasons import Failure
 from conch_agent.settings import Settings
 from conch_agent.sources import Source, build_key, open_source
@@ -29,13 +30,14 @@ class ModelFetch:
         is_cached: True if the cache is the source.
     """
 
-    def __init__(self, model: ModelSource, settings: Settings, progress: Progress) -> None:
+    def __init__(self, model: ModelSource, settings: Settings, progress: Progress, peers: Peers | None = None) -> None:
         """Create the fetch.
 
         Args:
             model: The model in the manifest, whose name can be that of a folder.
             settings: The agent's settings.
             progress: Counts the bytes.
+            peers: The other pods of the service; None: this pod is alone.
         """
         self.cache_problem = ""
         self.is_cached = False
@@ -44,6 +46,7 @@ class ModelFetch:
         self._model = model
         self._settings = settings
         self._progress = progress
+        self._peers = peers
         self._folder = settings.downloads / model.name
 
     async def open(self, digest: str) -> Source:
@@ -182,6 +185,12 @@ class ModelFetch:
 
     async def _fetch(self, source: Source, listing: Listing, cache: Cache | None) -> FetchResult:
         await self._place(cache)
+        if cache or not self._peers:
+            return await self._run(source, listing, cache)
+        async with self._peers.share(source, self._model, listing, self._progress) as shared:
+            return await self._run(shared, listing, None)
+
+    async def _run(self, source: Source, listing: Listing, cache: Cache | None) -> FetchResult:
         return await Fetch(source, self._folder, self._settings.max_bytes, self._progress, cache).run(listing)
 
     async def clear(self) -> None:

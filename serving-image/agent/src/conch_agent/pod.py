@@ -9,6 +9,7 @@ from typing import Final
 
 from conch_agent.exchange import Exchange
 from conch_agent.monitor import TritonMonitor
+from conch_agent.peers import Peers
 from conch_agent.pod_model import PodModel
 from conch_agent.settings import Settings
 from conch_agent.triton import Triton
@@ -26,6 +27,7 @@ class Server:
         monitor: The monitor of Triton.
         wait_until_left: Waits until the pod gets no requests; returns False if it has to serve what it serves.
         models: All models of the manifest by name.
+        peers: The other pods of the service; None: this pod is alone.
         slots: Limits the number of models that are fetched at a time.
         exchange: The exchange of the models that Triton has for those of the manifest; None: it needs none.
     """
@@ -35,5 +37,6 @@ class Server:
     monitor: TritonMonitor
     wait_until_left: Callable[[], Awaitable[bool]]
     models: Mapping[str, PodModel] = field(default_factory=dict)
+    peers: Peers | None = None
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_FETCHES))
     exchange: Exchange | None = None

@@ -14,11 +14,13 @@ from conch_agent.boot import read_boot_id
 from conch_agent.cache import CacheUnusableError, LastContent
 from conch_agent.config_file import read_config_file
 from conch_agent.decryption import find_home, open_decrypter
+from conch_agent.fetch import translate_disk_errors
 from conch_agent.fetched_model import FetchedModel
 from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_fetch import ModelFetch
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
+from conch_agent.peers import Peers
 from conch_agent.places import Places, try_places
 from conch_agent.policy import has_passed, read_policy
 from conch_agent.reasons import Failure, Reason, build_superseded
@@ -63,7 +65,13 @@ class _Plan:
 class Preparation:
     """Fetches and lays out a model."""
 
-    def __init__(self, source: ModelSource, settings: Settings, metrics: ModelMetrics | None = None) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        settings: Settings,
+        metrics: ModelMetrics | None = None,
+        peers: Peers | None = None,
+    ) -> None:
         self._metrics = metrics or ModelMetrics()
         self.progress = self._metrics.progress
         self._source = source
@@ -71,6 +79,7 @@ class Preparation:
         self._name = check_name(source)
         self._folder = find_home(source, settings)
         self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
+        self._peers = peers
         self._places = Places(source.storage_uri)
         self._version_problem = ""  # the reason why the revision's object versions cannot be read, as a sentence
         # Not hashed: warm-up and mirrors, whose change requires no reload, and digest and object versions, which the
@@ -152,7 +161,8 @@ class Preparation:
 
         async def fetch(place: ModelSource, failures: Sequence[Failure]) -> RepositoryModel:
             detour = " ".join(failure.message for failure in failures)
-            return await self._fetch(_Attempt(place, policy, detour), current, on_fetch, before_layout)
+            with translate_disk_errors(place.storage_uri, None):
+                return await self._fetch(_Attempt(place, policy, detour), current, on_fetch, before_layout)
 
         try:
             return await try_places(self._source.places, fetch)
@@ -163,7 +173,8 @@ class Preparation:
                     with suppress(Failure):
                         if last := await ModelFetch(place, self._settings, self.progress).find_last():
                             attempt = _Attempt(place, policy, failure.message, last)
-                            return await self._fetch(attempt, None, on_fetch, before_layout)
+                            with translate_disk_errors(place.storage_uri, None):
+                                return await self._fetch(attempt, None, on_fetch, before_layout)
             raise
 
     def _check_digest(self, digest: str, place: ModelSource) -> None:
@@ -213,7 +224,7 @@ class Preparation:
         """
         began = time.monotonic()
         place, detour, last = attempt.place, attempt.detour, attempt.last
-        files = ModelFetch(place, self._settings, self.progress)
+        files = ModelFetch(place, self._settings, self.progress, self._peers)
         try:
             with self._metrics.time(Phase.LIST):
                 source = await files.open(last.digest if last else "" if self._identity else self.digest)
@@ -289,7 +300,7 @@ class Preparation:
             return await self._download(files, source, listing, attempt, on_fetch)
         readable: Source = unpacked
         if decrypter:
-            with self._metrics.time(Phase.VERIFY):
+            with self._metrics.time(Phase.DECRYPT):
                 readable, used = await decrypter.run(result.files)
             result = replace(result, files=decrypter.folder)
         planned = planned or await self._plan(readable, used, uri)

@@ -7,8 +7,8 @@ live. A web framework takes a third of the time of all imports, so four GET requ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, closing, suppress
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -33,6 +33,27 @@ class Reporter(Protocol):
     @property
     def metrics(self) -> str:
         """The page of metrics."""
+
+    @property
+    def peers(self) -> PieceServer | None:
+        """What answers requests of other pods; None: there are none."""
+
+
+class PieceServer(Protocol):
+    """What answers requests of other pods of the service."""
+
+    async def answer(self, target: str, headers: Mapping[str, str], writer: asyncio.StreamWriter) -> None:
+        """Answer a request.
+
+        Args:
+            target: The target of the request.
+            headers: Its headers by name in lower case.
+            writer: The connection.
+
+        Raises:
+            OSError: The connection is lost.
+            TimeoutError: The other pod does not take the answer.
+        """
 
 
 class Endpoints:
@@ -61,12 +82,18 @@ class Endpoints:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the one request of a connection."""
-        with suppress(OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
+        with closing(writer), suppress(OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
             async with asyncio.timeout(_SECONDS):
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(self.answer(head.partition(b"\r\n")[0].decode(errors="replace")))
-                await writer.drain()
-        writer.close()
+                line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode(errors="replace").split("\r\n")
+            peers = self.agent.peers if self.agent else None
+            if peers and line.startswith(f"GET {names.PIECES_PATH}/"):
+                pairs = (each.partition(":") for each in lines)
+                headers = {name.lower(): value.strip() for name, _, value in pairs}
+                await peers.answer(line.split(" ")[1], headers, writer)
+            else:
+                async with asyncio.timeout(_SECONDS):
+                    writer.write(self.answer(line))
+                    await writer.drain()
 
     def answer(self, line: str) -> bytes:
         """Return the answer to a request.

@@ -27,6 +27,7 @@ class Settings:
         triton_http_port: Port of Triton's HTTP API.
         max_bytes: Size of the largest model that is accepted; 0: the disk is the limit.
         cache_bytes: Size that the cache on the claim may have; 0: the claim is the limit.
+        peers: Names in DNS of the service's pods, each with a port behind a colon, unless it is the own one.
         trace_rates: By model, the number of requests of which Triton traces one; 0: it traces none.
     """
 
@@ -38,6 +39,7 @@ class Settings:
     triton_http_port: int = names.HTTP_PORT
     max_bytes: int = 0
     cache_bytes: int = 0
+    peers: tuple[str, ...] = ()
     trace_rates: Mapping[str, int] = field(default_factory=dict)
 
     def _resolve(self, contract_path: str) -> Path:
@@ -153,6 +155,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--triton-http-port", type=int, default=defaults.triton_http_port)
     parser.add_argument("--max-bytes", type=int, default=defaults.max_bytes, help="refuse larger models (0: any)")
     parser.add_argument("--cache-bytes", type=int, default=defaults.cache_bytes, help="size of the cache (0: any)")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME[:PORT]", help="other agents, by DNS")
     parser.add_argument("--trace-rate", type=_parse_rate, action="append", default=[], metavar="MODEL=RATE")
     options = parser.parse_args(arguments)
     return Settings(
@@ -163,6 +166,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Settings:
         triton_http_port=options.triton_http_port,
         max_bytes=options.max_bytes,
         cache_bytes=options.cache_bytes,
+        peers=tuple(options.peer),
         trace_rates=dict(options.trace_rate),
     )
 

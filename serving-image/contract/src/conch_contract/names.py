@@ -25,6 +25,7 @@ STATUS_PATH: Final = "/status"  # an AgentReport, always 200
 READY_PATH: Final = "/ready"  # 200 when all desired versions are READY in Triton, else 503 with the reason
 LIVE_PATH: Final = "/live"  # 200 while the agent's event loop runs
 METRICS_PATH: Final = "/metrics"  # for Prometheus
+PIECES_PATH: Final = "/pieces"  # for the agents of other pods with `predictor.cache.peers`
 
 # Folders of the pod, which are volumes: the root file system is read-only.
 MANIFEST_DIR: Final = "/conch/manifest"  # the workload's ConfigMap, and the revision that the pod has to serve

@@ -41,7 +41,7 @@ def open_source(uri: str, settings: Settings, secret_name: str = "") -> Source:
     scheme = find_scheme(uri)
     if scheme is None:
         raise Failure(Reason.UNSUPPORTED, f"{uri} has no known scheme: use {_BEGINNINGS}.")
-    secret = read_secret(settings.find_secret(secret_name), scheme.secret_keys) if scheme.secret_keys else {}
+    secret = read_values(uri, settings, secret_name)
     opened: Source = import_module(f"{__name__}.{scheme.name}").open_source(Location(uri, secret, settings.pvc))
     return opened
 
@@ -57,11 +57,26 @@ def build_key(uri: str, settings: Settings, secret_name: str = "") -> str:
     Raises:
         Failure: SecretMissing or InvalidSecret.
     """
-    scheme = find_scheme(uri)
+    secret, scheme = read_values(uri, settings, secret_name), find_scheme(uri)
     keys = scheme.secret_keys if scheme else ()
-    secret = read_secret(settings.find_secret(secret_name), keys) if keys else {}
     addresses = [secret.get(key.name, "").rstrip("/") for key in keys if key.is_address]
     return hashlib.sha256(json.dumps([uri, *addresses]).encode()).hexdigest()
 
 
-__all__ = ["Source", "build_key", "open_source"]
+def read_values(uri: str, settings: Settings, secret_name: str = "") -> dict[str, str]:
+    """Return the values of the Secret of a source; empty if its scheme takes none.
+
+    Args:
+        uri: The storageUri.
+        settings: Paths of the container.
+        secret_name: As in `open_source`.
+
+    Raises:
+        Failure: SecretMissing or InvalidSecret.
+    """
+    scheme = find_scheme(uri)
+    keys = scheme.secret_keys if scheme else ()
+    return read_secret(settings.find_secret(secret_name), keys) if keys else {}
+
+
+__all__ = ["Source", "build_key", "open_source", "read_values"]

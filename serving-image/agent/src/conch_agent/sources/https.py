@@ -17,7 +17,9 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import Answer
 from conch_agent.sources.base import Archives, Buffer, Item, Listing, Location, parse_path
 from conch_agent.sources.connection import build_context
-from conch_agent.sources.http_client import HttpClient, build_range, read_error, read_rest
+from conch_agent.sources.destinations import Destinations
+from conch_agent.sources.http_answers import build_range, read_error, read_rest
+from conch_agent.sources.http_client import HttpClient
 
 _DIGITS: Final = 18  # of a size that fits 64 bits
 _ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd")
@@ -45,7 +47,7 @@ class HttpsSource:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._client = HttpClient(uri, "storageUri", build_context(None), _ISSUER_REMEDY)
+        self._client = HttpClient(uri, "storageUri", Destinations.of_url(uri), build_context(None), _ISSUER_REMEDY)
         path = unquote(urlsplit(uri).path)
         self._name = PurePosixPath(path).name
         if self._name.endswith(".zip"):

@@ -1,9 +1,7 @@
-"""Reads of objects: parallel ranges, whose bytes are yielded in order."""
+"""Reads of objects, by signed URLs or the client of the store."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
@@ -11,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import obstore
 from obstore.exceptions import PreconditionError
 
-from conch_agent.read_ahead import ReadAhead
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Buffer, Item
+from conch_agent.sources.ranged_reads import RangedReads
 from conch_agent.sources.signed_reads import SignedReads
 from conch_agent.sources.store_client import is_same_tag, quote_tag
 
@@ -21,8 +19,7 @@ if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import ObjectStore
 
-_RANGE: Final = 8 * 1024 * 1024  # bytes
-_RANGES_AT_ONCE: Final = 8  # of all files: memory is bounded by their bytes
+_RANGES_AT_ONCE: Final = 8
 
 
 class ObjectReads:
@@ -39,41 +36,33 @@ class ObjectReads:
         self._uri = uri
         self._store = store
         self._signed = signed
-        self._slots = asyncio.Semaphore(_RANGES_AT_ONCE)
+        self._reads = RangedReads(self.read_range, _RANGES_AT_ONCE)
 
     async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
         """Yield the bytes of an object in order, while those after them are read.
-
-        Of each object the next range waits for a slot. Those after it take a slot only where nothing waits, so that
-        every object gets on.
 
         Args:
             item: The object.
             offset: Number of bytes to skip.
 
         Raises:
+            Failure: As `read_range`.
+        """
+        async with aclosing(self._reads.read(item, offset)) as blocks:
+            async for block in blocks:
+                yield block
+
+    async def read_range(self, item: Item, start: int, end: int) -> AsyncGenerator[Buffer, None]:
+        """Yield some bytes of an object in order.
+
+        Args:
+            item: The object.
+            start: The first byte.
+            end: The byte after the last.
+
+        Raises:
             Failure: SourceChanged for an object with another content, or FetchFailed.
         """
-        size = item.size or 0
-        starts = deque(range(offset, size, _RANGE))
-        ranges: deque[ReadAhead] = deque()
-        try:
-            while starts or ranges:
-                while starts and (not ranges or not self._slots.locked()):
-                    await self._slots.acquire()
-                    start = starts.popleft()
-                    ranges.append(ReadAhead(self._read_range(item, start, min(start + _RANGE, size)), _RANGE))
-                while blocks := await ranges[0].take():
-                    for block in blocks:
-                        yield block
-                ranges.popleft()
-                self._slots.release()
-        finally:
-            for each in ranges:
-                await each.close()
-                self._slots.release()
-
-    async def _read_range(self, item: Item, start: int, end: int) -> AsyncGenerator[Buffer, None]:
         if self._signed:
             async with aclosing(self._signed.read(item, start, end)) as blocks:
                 async for block in blocks:

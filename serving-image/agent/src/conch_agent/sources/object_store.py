@@ -171,6 +171,12 @@ class ObjectStoreSource:
             async for block in blocks:
                 yield block
 
+    async def read_range(self, item: Item, start: int, end: int) -> AsyncGenerator[Buffer, None]:
+        """Yield some of the object's bytes in order, as in RangedSource."""
+        async with self._connection.open() as bucket, aclosing(bucket.reads.read_range(item, start, end)) as blocks:
+            async for block in blocks:
+                yield block
+
     def find_local(self, item: Item) -> Path | None:  # noqa: ARG002  the protocol's
         """Return None, as in Source: objects are not local."""
         return None

@@ -13,7 +13,9 @@ from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.connection import build_context
-from conch_agent.sources.http_client import HttpClient, build_range, read_rest, read_text, read_whole
+from conch_agent.sources.destinations import Destinations
+from conch_agent.sources.http_answers import build_range, read_rest, read_text, read_whole
+from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.oci_access import Access
 from conch_agent.sources.oci_challenge import parse_challenges
 from conch_agent.sources.oci_documents import ACCEPT, Index, Manifest, parse_document
@@ -36,8 +38,8 @@ class Registry:
         self._uri = uri
         self._artifact = artifact
         self._url = f"{'http' if settings.plain_http else 'https'}://{artifact.api_host}"
-        context = build_context(settings.authorities)
-        self._client = HttpClient(uri, "storageUri", context, _ISSUER_REMEDY, _PLAINTEXT_REMEDY)
+        destinations, context = Destinations.of_url(self._url), build_context(settings.authorities)
+        self._client = HttpClient(uri, "storageUri", destinations, context, _ISSUER_REMEDY, _PLAINTEXT_REMEDY)
         self._access = Access(uri, artifact, settings, self._client)
 
     async def read_manifest(self, reference: str) -> tuple[str, Manifest | Index]:

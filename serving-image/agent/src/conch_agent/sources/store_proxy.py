@@ -18,15 +18,15 @@ from aiohttp import web
 from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.http_client import (
+from conch_agent.sources.http_answers import (
     ANSWER_ERRORS,
     LONGEST_ERROR,
-    HttpClient,
     WrongAnswerError,
     check_coding,
     check_range,
     read_blocks,
 )
+from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.secret_settings import Endpoint
 
 _LONGEST_ANSWER: Final = 8 * 1024 * 1024  # bytes; a page of a list has 1,000 keys of up to 1,024 bytes

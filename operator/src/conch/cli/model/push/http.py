@@ -13,7 +13,7 @@ from yarl import URL
 from conch.cli.model.push.plan import Advance, Outcome, Upload, find_change, read_chunks
 from conch.cli.options import CommandError
 from conch_agent.sources.answer import to_one_line
-from conch_agent.sources.http_client import read_error
+from conch_agent.sources.http_answers import read_error
 
 _HEADER: Final = "CONCH_HTTP_AUTHORIZATION"  # variable of the header Authorization
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=30, sock_read=300)

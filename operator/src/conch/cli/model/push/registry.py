@@ -22,7 +22,9 @@ from conch.cli.model.push.plan import Advance, Outcome, Upload, find_change, rea
 from conch.cli.options import CommandError
 from conch_agent.sources.answer import to_one_line
 from conch_agent.sources.connection import build_context
-from conch_agent.sources.http_client import HttpClient, read_text
+from conch_agent.sources.destinations import Destinations, RefusedAddressError
+from conch_agent.sources.http_answers import read_text
+from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.oci_access import Access
 from conch_agent.sources.oci_challenge import parse_challenges
 from conch_agent.sources.oci_documents import MOST_LAYERS
@@ -31,7 +33,6 @@ from conch_agent.sources.oci_registry import LONGEST_MANIFEST
 from conch_agent.sources.oci_settings import parse_settings
 from conch_agent.sources.oci_uri import Artifact, parse_uri
 from conch_agent.tasks import run_all
-from conch_contract.addresses import check_address
 
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 _ARTIFACT: Final = "application/vnd.conch.model.v1"
@@ -146,7 +147,11 @@ class Registry:
         self._artifact = artifact
         self._url = f"{'http' if settings.plain_http else 'https'}://{artifact.api_host}"
         self._client = HttpClient(
-            uri, "the target", build_context(settings.authorities), "Install the issuer's certificate on this machine"
+            uri,
+            "the target",
+            Destinations.of_url(self._url),
+            build_context(settings.authorities),
+            "Install the issuer's certificate on this machine",
         )
         self._access = Access(uri, artifact, settings, self._client, actions="pull,push")
         self._access.remedy = _LOG_IN
@@ -162,7 +167,7 @@ class Registry:
         async with self._client.open_session() as self._session:
             try:
                 yield self
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except (aiohttp.ClientError, TimeoutError, RefusedAddressError) as error:
                 if change := find_change(error):
                     raise change from None
                 raise await self._client.build_failure(error, self._url) from error
@@ -193,7 +198,7 @@ class Registry:
         """Return the URL that the registry names for the bytes of a blob."""
         try:
             found = uploads.join(URL(location, encoded=True))
-            check_address(found.host or "")
+            self._client.destinations.check(found.host or "", ())
             if location and found.host and found.scheme == uploads.scheme:
                 return found
         except ValueError:

@@ -1,0 +1,200 @@
+"""A source of which the pods of one service read each piece once, and send it to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from conch_agent.download import Progress
+from conch_agent.layout import delete_tree
+from conch_agent.peers.addresses import Address, Addresses, rank
+from conch_agent.peers.client import PeerError, request_piece
+from conch_agent.peers.piece import Piece, PlaceKeys
+from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.base import Buffer, Item, Listing, RangedSource
+from conch_agent.sources.ranged_reads import RANGE, RangedReads
+from conch_agent.threads import run_in_thread
+
+SMALLEST: Final = 1024 * 1024  # bytes of a file; a smaller one costs a store no more than a pod
+_MOST_PODS: Final = 3  # that are requested for a piece
+_PAUSE: Final = 10.0  # seconds, and so many for each second of a wait in vain
+_AT_ONCE: Final = 4  # pieces that this pod reads, and that it keeps for others: their bytes are in memory
+
+
+class PeerSource:
+    """A source behind the pods of a service. The first one of a piece's ranking reads it from the store."""
+
+    def __init__(
+        self,
+        source: RangedSource,
+        listing: Listing,
+        keys: PlaceKeys,
+        folder: Path,
+        *,
+        addresses: Addresses,
+        progress: Progress,
+    ) -> None:
+        """Create the source.
+
+        Args:
+            source: The source.
+            listing: Its files.
+            keys: What pods have in common for it.
+            folder: The folder for the pieces that this pod keeps for others during the fetch.
+            addresses: The addresses of the pods.
+            progress: Counts the bytes from the source, and those from other pods.
+        """
+        self.uri = source.uri
+        self._source = source
+        self._keys = keys
+        self._folder = folder
+        self._addresses = addresses
+        self._progress = progress
+        self._reads = RangedReads(self._read_range, _AT_ONCE)
+        self._items = {(str(item.path), item.mark, item.size): item for item in listing.items}
+        self._paused: dict[Address, float] = {}  # until when an address is left out
+        self._kept: dict[Piece, asyncio.Task[None]] = {}
+        self._keeps = asyncio.Semaphore(_AT_ONCE)
+        self._log = structlog.get_logger()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncGenerator[None, None]:
+        """Keep a connection to the store, and pieces for other pods, as in ConnectedSource."""
+        async with self._source.connect():
+            try:
+                yield
+            finally:
+                for task in self._kept.values():
+                    task.cancel()
+                await asyncio.gather(*self._kept.values(), return_exceptions=True)
+                self._kept.clear()
+                await run_in_thread(delete_tree, self._folder)
+
+    async def list_files(self) -> Listing:
+        """Return the files, as in Source."""
+        return await self._source.list_files()
+
+    def find_local(self, item: Item) -> Path | None:
+        """Return the path of a local file, as in Source."""
+        return self._source.find_local(item)
+
+    async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
+        """Yield the bytes of a file in order, as in Source."""
+        is_shared = item.mark and (item.size or 0) >= SMALLEST
+        async with aclosing((self._reads if is_shared else self._source).read(item, offset)) as blocks:
+            async for block in blocks:
+                self._progress.downloaded += 0 if is_shared else len(block)
+                yield block
+
+    async def keep(self, piece: Piece) -> None:
+        """Read a piece and keep it for other pods, if it is that of a file of this source.
+
+        Args:
+            piece: The piece.
+
+        Raises:
+            Failure: The store does not send it.
+            OSError: It cannot be kept.
+        """
+        if item := self._items.get((piece.path, piece.mark, piece.size)):
+            await self._keep_once(piece, item)
+
+    def find_kept(self, piece: Piece) -> Path:
+        """Return the file of a piece that is kept for other pods.
+
+        Args:
+            piece: The piece.
+        """
+        return self._folder / hashlib.blake2b(piece.target.encode(), digest_size=16).hexdigest()
+
+    async def _read_range(self, item: Item, start: int, end: int) -> AsyncGenerator[Buffer, None]:
+        """Yield a range of a file, which ends where a piece does."""
+        piece = Piece(self._keys.source, str(item.path), item.mark, item.size or 0, start // RANGE * RANGE)
+        yield memoryview(await self._obtain(piece, item))[start - piece.start : end - piece.start]
+
+    async def _obtain(self, piece: Piece, item: Item) -> Buffer:
+        """Return a piece: from the pod that reads it from the store, which may be this one, or else from the store."""
+        if all(each.is_own for each in await self._addresses.list()):
+            return await self._read_store(piece, item)
+        for _ in range(_MOST_PODS):
+            addresses = await self._rank(piece)
+            if not addresses or addresses[0].is_own:
+                break
+            if (content := await self._request(addresses[0], piece)) is not None:
+                return content
+        with suppress(OSError):  # the disk is for the model first
+            await self._keep_once(piece, item)
+            return await run_in_thread(self.find_kept(piece).read_bytes)
+        return await self._read_store(piece, item)
+
+    async def _rank(self, piece: Piece) -> list[Address]:
+        """Return the addresses of a piece, without those that have just not sent one."""
+        now = time.monotonic()
+        return rank((each for each in await self._addresses.list() if self._paused.get(each, 0.0) <= now), piece)
+
+    async def _keep_once(self, piece: Piece, item: Item) -> None:
+        """Keep a piece, which this pod reads once for itself and the others."""
+        task = self._kept.get(piece)
+        if task is None:
+            task = self._kept[piece] = asyncio.create_task(self._keep(piece, item))
+        await asyncio.wait([task])  # the end of one who waits does not end it for the others
+        if not task.cancelled():  # with the fetch
+            try:
+                task.result()
+            except (Failure, OSError):
+                self._kept.pop(piece, None)
+                raise
+
+    async def _keep(self, piece: Piece, item: Item) -> None:
+        async with self._keeps:
+            others = [each for each in await self._rank(piece) if not each.is_own]
+            for address in others[:_MOST_PODS]:  # one that is ready has all pieces, or it has read this one meanwhile
+                if (content := await self._request(address, piece, only_if_cached=True)) is not None:
+                    break
+            else:
+                content = await self._read_store(piece, item)
+            await run_in_thread(_write, self.find_kept(piece), content)
+
+    async def _request(self, address: Address, piece: Piece, *, only_if_cached: bool = False) -> Buffer | None:
+        """Return a piece from another pod; None: it does not send it, and is left out for a while."""
+        began, content, problem = time.monotonic(), None, ""
+        try:
+            content = await request_piece(address, piece, self._keys.secret, only_if_cached=only_if_cached)
+        except PeerError as error:
+            problem = str(error)
+        if problem or (content is None and not only_if_cached):
+            now = time.monotonic()
+            self._paused[address] = now + _PAUSE + (now - began) * _PAUSE
+            problem = problem or "it does not fetch this content"
+            self._log.info("a pod sends no piece", address=address.text, path=piece.path, detail=problem)
+        self._progress.from_pods += len(content or b"")
+        return content
+
+    async def _read_store(self, piece: Piece, item: Item) -> Buffer:
+        async with aclosing(self._source.read_range(item, piece.start, piece.end)) as blocks:
+            content = b"".join([block async for block in blocks])
+        self._progress.downloaded += len(content)
+        if len(content) != piece.end - piece.start:
+            end = piece.start + len(content)
+            message = f"{self.uri}: {item.path} ended after {end} of {item.size} bytes; the agent retries."
+            raise Failure(Reason.FETCH_FAILED, message)
+        return content
+
+
+def _write(file: Path, content: Buffer) -> None:
+    """Write a file that is complete once it has its name."""
+    file.parent.mkdir(exist_ok=True)
+    part = file.with_name(f"{file.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
