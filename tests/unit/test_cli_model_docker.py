@@ -47,6 +47,12 @@ def test_a_configuration_without_a_login_of_the_registry(docker: Path, config: d
     assert not read_logins(URI)
 
 
+def test_a_registry_that_is_none(docker: Path) -> None:
+    docker.write_text(json.dumps({"auths": {HOST: LOGIN}}))
+    for uri in ("oci://[", "oci://", "oci:///x:v1"):
+        assert not read_logins(uri)
+
+
 def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DOCKER_CONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -13,7 +13,6 @@ import re
 import subprocess
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -54,7 +53,7 @@ def read_logins(uri: str) -> str:
     file = _find_file()
     if file is None or not file.is_file():
         return ""
-    host = normalize_host(urlsplit(uri).netloc)
+    host = normalize_host(uri.partition("://")[2].partition("/")[0])
     try:
         config = _Config.model_validate_json(file.read_bytes())
     except ValidationError as error:
