@@ -1,4 +1,4 @@
-"""A claim, or the volume of a pod, that becomes full at 20 points of a fetch, on a file system of its own."""
+"""A claim, or the volume of a pod, that is full at 20 points of a fetch, or read-only, on a file system of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from conch_agent.repository_model import RepositoryModel
 from conch_agent.settings import Settings
 from conch_contract import ModelSource
 from tests.support.hub import Hub
-from tests.support.namespaces import fill_disk, mount_disk, run_apart
+from tests.support.namespaces import fill_disk, make_read_only, mount_disk, run_apart
 from tests.support.tars import pack_files
 from tests.support.web import serve_apps
 
@@ -195,6 +195,29 @@ def test_a_volume_of_a_pod_that_is_full_at_a_point_of_a_fetch(tmp_path: Path, pa
                 place.empty()
             model = place.prepare("a", kind=kind, has_claim=False)
             assert place.prepare("a", kind=kind, has_claim=False) == model
+
+        place.serve(run)
+
+    run_apart(story)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_claim_that_is_read_only(tmp_path: Path, is_new: bool) -> None:
+    """New, or with the model in it: the pod has a folder for its links nowhere."""
+
+    def story() -> None:
+        place = Place(tmp_path / "place", tmp_path / "place" / "claim")
+
+        def run() -> None:
+            if not is_new:
+                assert place.prepare("first").cache_problem == ""
+            make_read_only(place.claim)
+            message = describe_unused_cache(place.prepare("a").cache_problem)
+            assert re.fullmatch(
+                r"The claim of spec\.predictor\.cache is not used: Read-only file system \(\S+\): let the uid of the"
+                r" pod write to the claim\. This pod has fetched the model for itself\.",
+                message,
+            ), message
 
         place.serve(run)
 
