@@ -105,6 +105,15 @@ class Place:
 
     def prepare(self, pod: str, *, kind: str = "files", has_claim: bool = True) -> RepositoryModel:
         """Prepare the model in a pod, whose agent has just started."""
+        settings = self.make_settings(pod, has_claim=has_claim)
+        uri = URI if kind == "files" else f"{self.site}/model.tar"
+        preparation = Preparation(ModelSource(name="m", format="triton", storage_uri=uri), settings)
+        model = preparation.find_existing() or asyncio.run(preparation.prepare(None))
+        self.check_served(settings)
+        return model
+
+    def make_settings(self, pod: str, *, has_claim: bool = True) -> Settings:
+        """Make the folders and mounts of a pod, unless they are there."""
         settings = Settings(root=self.root / pod)
         for folder in (settings.repository, settings.downloads, settings.storage):
             folder.mkdir(parents=True, exist_ok=True)
@@ -112,11 +121,7 @@ class Place:
             settings.cache.symlink_to(self.claim)
         for key, value in {"HF_ENDPOINT": self.hub.url, "HF_ALLOW_HTTP": "true"}.items():
             (settings.storage / key).write_text(value)
-        uri = URI if kind == "files" else f"{self.site}/model.tar"
-        preparation = Preparation(ModelSource(name="m", format="triton", storage_uri=uri), settings)
-        model = preparation.find_existing() or asyncio.run(preparation.prepare(None))
-        self.check_served(settings)
-        return model
+        return settings
 
     def find_failure(self, pod: str, kind: str) -> Failure | None:
         """Prepare the model in a pod without a claim; return the failure, None without one."""
