@@ -7,6 +7,7 @@ and caught only where it is reported.
 from enum import Enum, StrEnum
 from typing import Self
 
+from conch_agent.signed_urls import hide_signatures
 from conch_contract.report import (
     CALLEE_MISSING,
     CRASH_SUSPECTED,
@@ -130,9 +131,9 @@ class Failure(Exception):  # noqa: N818  a reported state, not a programming err
     def __init__(
         self, reason: Reason, message: str, retry_after: float = 0.0, *, is_outage: bool | None = None
     ) -> None:
-        super().__init__(message)
         self.reason = reason
-        self.message = message
+        self.message = hide_signatures(message)  # the storageUri may be a signed URL
+        super().__init__(self.message)
         self.retry_after = retry_after
         self.is_outage = reason == Reason.UNREACHABLE if is_outage is None else is_outage
 

@@ -24,7 +24,7 @@ from conch_agent.sources.oci_settings import OciSettings
 from conch_agent.sources.oci_uri import Artifact
 from conch_agent.threads import run_in_thread
 
-_LONGEST_MANIFEST: Final = 4 * 1024 * 1024  # bytes, which registries accept at least
+LONGEST_MANIFEST: Final = 4 * 1024 * 1024  # bytes, which registries accept at least
 _SECONDS: Final = 60  # for a manifest
 _ISSUER_REMEDY: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
 _PLAINTEXT_REMEDY: Final = "Correct the port, or write OCI_PLAIN_HTTP=true into the storage Secret"
@@ -56,14 +56,14 @@ class Registry:
         path = self._artifact.build_manifest_path(reference)
         try:
             async with asyncio.timeout(_SECONDS), self._get(path, {"Accept": ACCEPT}) as answer:
-                body = await read_whole(answer, _LONGEST_MANIFEST)
+                body = await read_whole(answer, LONGEST_MANIFEST)
                 media_type, declared = answer.content_type, answer.headers.get("Docker-Content-Digest", "")
         except TimeoutError:
             message = f"{self._uri}: the registry did not complete its answer in {_SECONDS} s. Read its log."
             raise Failure(Reason.UNREACHABLE, message) from None
         if body is None:
             message = (
-                f"{self._uri}: the registry answered a manifest of more than {_LONGEST_MANIFEST} bytes. Push the model"
+                f"{self._uri}: the registry answered a manifest of more than {LONGEST_MANIFEST} bytes. Push the model"
                 " in fewer layers, or correct that registry."
             )
             raise Failure(Reason.TOO_LARGE, message)
