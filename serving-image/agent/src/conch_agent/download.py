@@ -181,6 +181,8 @@ def _begin(item: Item, part: Part) -> _Begun:
         record = None  # it may be the record of another content
     state = _resume(part, record)
     offset = record.offset if record and state else 0
+    if not offset:
+        part.record.unlink(missing_ok=True)  # the part has not these bytes any more, which other pods may request
     is_complete = bool(record and state and record.done) or (item.size is not None and offset == item.size)
     return _Begun(_open_part(part.file, offset), state or hashlib.sha256(), offset, is_complete)
 

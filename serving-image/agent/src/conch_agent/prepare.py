@@ -290,6 +290,10 @@ class Preparation:
                 check_config(uri, planned.plan.config, planned.text, result.sha256)
             self._check_digest(result.digest, place)
         except Failure as failure:
+            if files.is_shared:  # one pod with wrong bytes must not keep the others from serving
+                self._peers = None
+                await files.discard_shared(unpacked, contents)
+                return await self._download(files, source, listing, attempt, on_fetch)
             if not self._source.mirrors:
                 raise
             if not (self._places.mixes and self._expected):
