@@ -14,7 +14,7 @@ from conch_agent.boot import read_boot_id
 from conch_agent.cache import CacheUnusableError, LastContent
 from conch_agent.config_file import read_config_file
 from conch_agent.decryption import find_home, open_decrypter
-from conch_agent.fetch import translate_disk_errors
+from conch_agent.disk import translate_full_disk
 from conch_agent.fetched_model import FetchedModel
 from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_fetch import ModelFetch
@@ -161,7 +161,7 @@ class Preparation:
 
         async def fetch(place: ModelSource, failures: Sequence[Failure]) -> RepositoryModel:
             detour = " ".join(failure.message for failure in failures)
-            with translate_disk_errors(place.storage_uri, None):
+            with translate_full_disk(place.storage_uri):
                 return await self._fetch(_Attempt(place, policy, detour), current, on_fetch, before_layout)
 
         try:
@@ -173,7 +173,7 @@ class Preparation:
                     with suppress(Failure):
                         if last := await ModelFetch(place, self._settings, self.progress).find_last():
                             attempt = _Attempt(place, policy, failure.message, last)
-                            with translate_disk_errors(place.storage_uri, None):
+                            with translate_full_disk(place.storage_uri):
                                 return await self._fetch(attempt, None, on_fetch, before_layout)
             raise
 
