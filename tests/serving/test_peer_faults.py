@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from pyrage import encrypt, x25519
 
-from conch_agent.peers.piece import MAC_HEADER, NONCE_HEADER, Piece, derive_key, sign_request
+from conch_agent.peers.piece import MAC_HEADER, NONCE_HEADER, Piece, derive_key, sign_content, sign_request
 from conch_agent.record import read_record
 from conch_agent.settings import Settings
 from conch_agent.sources import build_key, read_values
-from conch_contract import ModelSource, Verification
+from conch_contract import Decryption, ModelSource, Verification
 from tests.serving.pod import Pod
 from tests.serving.store import Store
 from tests.serving.test_lifecycle import SIZE, build_double, build_python
@@ -26,6 +30,7 @@ from tests.serving.test_peers import (
     make_pods,
     put_large,
     read_weights,
+    run_liar,
     start_agents,
     sum_bytes,
     until_laid_out,
@@ -75,6 +80,14 @@ def test_files_of_a_claim_go_to_no_pod(make_pods: MakePods) -> None:
     assert request_first_piece(pod, source) == 404
 
 
+def test_a_request_that_is_too_long_is_not_read(make_pods: MakePods) -> None:
+    [pod] = make_pods(1)
+    start_agents([pod], build_python("s3://models/none"))
+    with pytest.raises(OSError, match=r"closed|reset"):
+        urllib.request.urlopen(f"http://127.0.0.1:{pod.port}/pieces/{'x' * 20_000}", timeout=60)
+    assert pod.report.models
+
+
 def damage(file: Path) -> None:
     """Change a byte of a file, as a bad disk does."""
     with file.open("r+b") as stream:
@@ -101,6 +114,36 @@ def test_a_pod_with_a_damaged_file_does_not_keep_others_from_serving(
     until_laid_out([second])
     assert sum_bytes([second], "peer") > 0, "the damaged bytes have arrived"
     assert hashlib.sha256(read_weights(second)).digest() == hashlib.sha256(weights).digest()
+
+
+def send_zeros(source: ModelSource, pod: Pod) -> Callable[[socket.socket], None]:
+    """Answer requests as a pod with the same Secret whose files have zeros in the place of all bytes."""
+    key = derive_key(read_values(source.storage_uri, Settings(root=pod.root)))
+
+    def answer(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            line, *headers = connection.recv(65536).decode().split("\r\n")
+            nonce = dict(header.partition(": ")[::2] for header in headers)[NONCE_HEADER]
+            piece = Piece.parse(line.split(" ")[1])
+            assert piece
+            content = bytes(piece.end - piece.start)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + content + sign_content(key, nonce, content))
+
+    return answer
+
+
+def test_an_encrypted_model_is_decrypted_though_a_pod_has_sent_other_bytes(store: Store, make_pods: MakePods) -> None:
+    identity, weights = x25519.Identity.generate(), os.urandom(SIZE)
+    files = {**build_double("wrong", 2), "wrong/weights.bin": weights}
+    store.put("models", {f"{name}.age": encrypt(content, [identity.to_public()]) for name, content in files.items()})
+    source = build_python("s3://models/wrong").model_copy(update={"decrypt": Decryption(secret="identity")})
+    [pod] = make_pods(1)
+    pod.mount_identities("identity", {"key.txt": str(identity)})
+    with run_liar(send_zeros(source, pod)) as port:
+        start_agents([pod], source, [port])
+        until_laid_out([pod])
+    assert sum_bytes([pod], "peer") > 0
+    assert hashlib.sha256(read_weights(pod)).digest() == hashlib.sha256(weights).digest()
 
 
 def test_a_pod_that_will_not_fetch_delays_no_other(store: Store, make_pods: MakePods) -> None:

@@ -290,9 +290,8 @@ class Preparation:
                 check_config(uri, planned.plan.config, planned.text, result.sha256)
             self._check_digest(result.digest, place)
         except Failure as failure:
-            if files.is_shared:  # one pod with wrong bytes must not keep the others from serving
-                self._peers = None
-                await files.discard_shared(unpacked, contents)
+            if files.is_shared:
+                await self._leave_peers(files, unpacked, contents)
                 return await self._download(files, source, listing, attempt, on_fetch)
             if not self._source.mirrors:
                 raise
@@ -304,12 +303,23 @@ class Preparation:
             return await self._download(files, source, listing, attempt, on_fetch)
         readable: Source = unpacked
         if decrypter:
-            with self._metrics.time(Phase.DECRYPT):
-                readable, used = await decrypter.run(result.files)
+            try:
+                with self._metrics.time(Phase.DECRYPT):
+                    readable, used = await decrypter.run(result.files)
+            except Failure:
+                if not files.is_shared:
+                    raise
+                await self._leave_peers(files, unpacked, contents)
+                return await self._download(files, source, listing, attempt, on_fetch)
             result = replace(result, files=decrypter.folder)
         planned = planned or await self._plan(readable, used, uri)
         paths, plan, merged = tuple(item.path for item in used.items), planned.plan, planned.merged
         return FetchedModel(unpacked, contents, paths, result, plan, merged, versions, verified, checks.signer)
+
+    async def _leave_peers(self, files: ModelFetch, source: Source, listing: Listing) -> None:
+        """Discard what other pods may have sent: one with wrong bytes must not keep this one from serving."""
+        self._peers = None
+        await files.discard_shared(source, listing)
 
     async def _plan(self, source: Source, listing: Listing, uri: str) -> _Plan:
         """Return configuration and layout of files that can be read as they are laid out."""
