@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,7 +173,7 @@ def test_a_model_that_changes_leaves_nothing_behind(store: Store, make_pod: Make
     assert len([path for path in (folder / "m").iterdir() if path.name.startswith("laid")]) == 1
 
 
-@pytest.mark.parametrize("problem", ["newer", "full", "read-only"])
+@pytest.mark.parametrize("problem", ["newer", "full", "no folder"])
 def test_a_pod_does_without_a_cache_that_it_cannot_use(
     store: Store, make_pod: MakePod, claim: Path, problem: str
 ) -> None:
@@ -181,7 +182,7 @@ def test_a_pod_does_without_a_cache_that_it_cannot_use(
     if problem == "newer":
         (claim / ".conch-cache").mkdir()
         (claim / ".conch-cache" / "format").write_text("2\n")
-    elif problem == "read-only":
+    elif problem == "no folder":
         (claim / ".conch-cache").write_text("no folder")
     pod.write_manifest(build_python("s3://models/alone"))
     pod.start_agent(*(["--cache-bytes=10"] if problem == "full" else []))
@@ -190,7 +191,16 @@ def test_a_pod_does_without_a_cache_that_it_cannot_use(
     assert pod.infer("m", X)["y"] == [3.0, 4.0]
     [warning] = pod.until_reported().warnings
     assert warning.reason == "CacheUnused"
-    assert {"newer": "format", "full": "more bytes", "read-only": ".conch-cache"}[problem] in warning.message
+    causes = {
+        "newer": "its format is '2', and this agent knows format 1: use the serving image that wrote it, or another"
+        " claim",
+        "full": r"\d+ more bytes are needed, and \d+ of them do not fit into the sizeLimit of 10 bytes beside what pods"
+        r" use: use a larger claim or sizeLimit",
+        "no folder": r"File exists \(\S+/\.conch-cache\): check the storage of the claim",
+    }
+    rest = r"\. This pod has fetched the model for itself\."
+    sentence = rf"The claim of spec\.predictor\.cache is not used: {causes[problem]}{rest}"
+    assert re.fullmatch(sentence, warning.message), warning.message
 
 
 def test_an_agent_that_starts_again_serves_what_is_laid_out(store: Store, make_pod: MakePod) -> None:

@@ -240,8 +240,10 @@ def test_pods_that_are_killed_hold_no_other(store: Store, make_pods: MakePods, l
 def test_pods_serve_content_that_changes_while_they_fetch(store: Store, make_pods: MakePods, line: Relay) -> None:
     put_large(store, "changes")
     pods = make_pods(3)
-    line.rate = SIZE
+    line.rate = SIZE // 30  # no pod has all of the old content before there is the new one
     start_agents(pods, build_python("s3://models/changes"))
+    until(lambda: all(pod.model().bytes_fetched for pod in pods), "all pods fetch the old content", pods[0].agent)
     weights = put_large(store, "changes")
+    line.rate = 0
     until_laid_out(pods)
     assert all(read_weights(pod) == weights for pod in pods)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -57,17 +58,24 @@ SETTINGS = {
 
 
 @asynccontextmanager
-async def trap() -> AsyncGenerator[tuple[int, list[object]], None]:
-    """Listen at all addresses; yield the port, and the connections that are accepted."""
+async def trap(host: str | None = None, port: int = 0) -> AsyncGenerator[tuple[int, list[object]], None]:
+    """Listen at an address, by default at all; yield the port, and the connections that are accepted."""
     accepted: list[object] = []
 
     def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         accepted.append(writer.get_extra_info("sockname"))
         writer.close()
 
-    server = await asyncio.start_server(accept, None, 0, family=2)
+    server = await asyncio.start_server(accept, host, port, family=socket.AF_INET)
     yield server.sockets[0].getsockname()[1], accepted
     server.close()
+
+
+@asynccontextmanager
+async def trap_at(other: BadServer) -> AsyncGenerator[list[object], None]:
+    """Listen on loopback at the port of a server; yield the connections that are accepted."""
+    async with trap("127.0.0.1", int(other.url.rpartition(":")[2])) as (_, accepted):
+        yield accepted
 
 
 def prepare_network(root: Path, hosts: Mapping[str, str] = HOSTS) -> None:
@@ -129,7 +137,7 @@ async def follow_redirects(root: Path, scheme: str) -> None:
 async def refuse_a_name_that_changes(root: Path) -> None:
     """The first file is read from another server, whose name then leads into the pod."""
     prepare_network(root)
-    async with serve(host=STORE) as bad, serve(host=OTHER) as other, trap() as (_, accepted):
+    async with serve(host=STORE) as bad, serve(host=OTHER) as other, trap_at(other) as accepted:
 
         async def answer(request: Request, right: Answer, writer: asyncio.StreamWriter) -> None:
             name_hosts(root / "hosts", {"other.example": "127.0.0.1"})
@@ -148,7 +156,7 @@ async def refuse_a_name_that_changes(root: Path) -> None:
 async def refuse_a_second_resolution(root: Path) -> None:
     """A server that breaks the connection is tried with TLS: at an address that was checked, too."""
     prepare_network(root)
-    async with serve(host=STORE) as bad, serve(host=OTHER) as other, trap() as (port, accepted):
+    async with serve(host=STORE) as bad, serve(host=OTHER) as other, trap_at(other) as accepted:
 
         async def end(_: Request, __: Answer, writer: asyncio.StreamWriter) -> None:
             name_hosts(root / "hosts", {"other.example": "127.0.0.1"})
@@ -159,7 +167,6 @@ async def refuse_a_second_resolution(root: Path) -> None:
         lead(other.url.replace(OTHER, "other.example"), bad)
         failure = await find_failure(bad, "https", root / "to")
         assert "other.example" in failure.message
-        assert port
         assert accepted == []
 
 

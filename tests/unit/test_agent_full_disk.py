@@ -1,4 +1,4 @@
-"""A claim, or the volume of a pod, that becomes full at 20 points of a fetch, on a file system of its own."""
+"""A claim, or the volume of a pod, that is full at 20 points of a fetch, or read-only, on a file system of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from conch_agent.repository_model import RepositoryModel
 from conch_agent.settings import Settings
 from conch_contract import ModelSource
 from tests.support.hub import Hub
-from tests.support.namespaces import fill_disk, mount_disk, run_apart
+from tests.support.namespaces import fill_disk, make_read_only, mount_disk, run_apart
 from tests.support.tars import pack_files
 from tests.support.web import serve_apps
 
@@ -105,6 +105,15 @@ class Place:
 
     def prepare(self, pod: str, *, kind: str = "files", has_claim: bool = True) -> RepositoryModel:
         """Prepare the model in a pod, whose agent has just started."""
+        settings = self.make_settings(pod, has_claim=has_claim)
+        uri = URI if kind == "files" else f"{self.site}/model.tar"
+        preparation = Preparation(ModelSource(name="m", format="triton", storage_uri=uri), settings)
+        model = preparation.find_existing() or asyncio.run(preparation.prepare(None))
+        self.check_served(settings)
+        return model
+
+    def make_settings(self, pod: str, *, has_claim: bool = True) -> Settings:
+        """Make the folders and mounts of a pod, unless they are there."""
         settings = Settings(root=self.root / pod)
         for folder in (settings.repository, settings.downloads, settings.storage):
             folder.mkdir(parents=True, exist_ok=True)
@@ -112,11 +121,7 @@ class Place:
             settings.cache.symlink_to(self.claim)
         for key, value in {"HF_ENDPOINT": self.hub.url, "HF_ALLOW_HTTP": "true"}.items():
             (settings.storage / key).write_text(value)
-        uri = URI if kind == "files" else f"{self.site}/model.tar"
-        preparation = Preparation(ModelSource(name="m", format="triton", storage_uri=uri), settings)
-        model = preparation.find_existing() or asyncio.run(preparation.prepare(None))
-        self.check_served(settings)
-        return model
+        return settings
 
     def find_failure(self, pod: str, kind: str) -> Failure | None:
         """Prepare the model in a pod without a claim; return the failure, None without one."""
@@ -195,6 +200,29 @@ def test_a_volume_of_a_pod_that_is_full_at_a_point_of_a_fetch(tmp_path: Path, pa
                 place.empty()
             model = place.prepare("a", kind=kind, has_claim=False)
             assert place.prepare("a", kind=kind, has_claim=False) == model
+
+        place.serve(run)
+
+    run_apart(story)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_claim_that_is_read_only(tmp_path: Path, is_new: bool) -> None:
+    """New, or with the model in it: the pod has a folder for its links nowhere."""
+
+    def story() -> None:
+        place = Place(tmp_path / "place", tmp_path / "place" / "claim")
+
+        def run() -> None:
+            if not is_new:
+                assert place.prepare("first").cache_problem == ""
+            make_read_only(place.claim)
+            message = describe_unused_cache(place.prepare("a").cache_problem)
+            assert re.fullmatch(
+                r"The claim of spec\.predictor\.cache is not used: Read-only file system \(\S+\): let the uid of the"
+                r" pod write to the claim\. This pod has fetched the model for itself\.",
+                message,
+            ), message
 
         place.serve(run)
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from conch.api.kinds import JOB, Ref
+from conch.api.kinds import DEPLOYMENT, JOB, Ref
 from conch.api.meta import Manifest
 from conch.decide import Decision, Decisions
 from conch.decide.source import list_watched
 from conch.desire import parity, warmup
 from conch.desire.defaults import PodDefaults
 from conch.desire.jobs import Program, build_revision_job
-from conch.desire.peers import build_peers_service
+from conch.desire.peers import build_peers_service, has_peers
 from conch.desire.revision import (
     build_controller_revision,
     build_revision,
@@ -37,7 +37,9 @@ PROGRAMS: Final[Mapping[RevisionJob[JobReport], Callable[[Decision, Revision], P
 def desire(snapshot: Snapshot, decisions: Decisions, defaults: PodDefaults) -> list[Manifest]:
     """Return all desired objects, in an order in which they can be created."""
     own = [manifest for decision in decisions.tracks for manifest in _build_track(decision, defaults)]
-    if any((cache := each.track.service.spec.predictor.cache) and cache.peers for each in decisions.tracks):
+    templates = [manifest["spec"]["template"] for manifest in own if manifest["kind"] == DEPLOYMENT.name]
+    templates += [snapshot.revisions[name].template for name in decisions.kept & snapshot.revisions.keys()]
+    if any(map(has_peers, templates)):
         own.append(build_peers_service(snapshot.service))
     return [*own, *shared_resources(snapshot, decisions.track_routes)]
 

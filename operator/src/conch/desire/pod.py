@@ -13,7 +13,7 @@ from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.api.quantity import parse_quantity
 from conch.desire.defaults import PodDefaults
-from conch.desire.peers import peers_name
+from conch.desire.peers import build_peer_option
 from conch.desire.placement import build_placement
 from conch.desire.verification import list_key_secrets, list_trusted
 from conch.triton import (
@@ -113,7 +113,7 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
     cache = service.spec.predictor.cache
     flags = [f"--max-bytes={most}"] if most else []
     flags += [f"--cache-bytes={math.ceil(size)}"] if cache and (size := parse_quantity(cache.size_limit)) else []
-    flags += [f"--peer={peers_name(service)}.{service.metadata.namespace}.svc"] if cache and cache.peers else []
+    flags += [build_peer_option(service)] if cache and cache.peers else []
     flags += [f"--trace-rate={name}={rate}" for name, rate in tracing.model_rates.items()] if tracing else []
     mounts = [
         {"name": _MANIFEST, "mountPath": names.MANIFEST_DIR, "readOnly": True},

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -32,10 +35,19 @@ def check_space(what: str, needed: int, folder: Path) -> None:
         raise Failure(Reason.DISK_FULL, message)
 
 
-def build_full(uri: str) -> Failure:
-    """Return the failure of a write for which the disk has no space.
+@contextmanager
+def translate_full_disk(uri: str) -> Iterator[None]:
+    """Have a write for which the disk has no space as a failure of the model.
 
     Args:
         uri: The storageUri, with which the message begins.
+
+    Raises:
+        Failure: DiskFull.
     """
-    return Failure(Reason.DISK_FULL, f"{uri}: the models volume is full. {_REMEDY}.")
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise Failure(Reason.DISK_FULL, f"{uri}: the models volume is full. {_REMEDY}.") from error

@@ -136,7 +136,9 @@ class Download:
         async with read_ahead(self.source.read(item, offset)) as ahead:
             while blocks := await ahead.take():
                 size = sum(map(len, blocks))
-                self._check_declared_size(item, offset + size, part.file.parent)
+                self._check_declared_size(item, offset + size)
+                if item.size is None:
+                    await run_in_thread(_check_reserve, part.file.parent)
                 await _store(begun.stream, begun.state, blocks, size)
                 offset += size
                 self.progress.fetched += size
@@ -147,7 +149,7 @@ class Download:
                     await run_in_thread(write_record, part.record, record)
         return offset
 
-    def _check_declared_size(self, item: Item, size: int, folder: Path) -> None:
+    def _check_declared_size(self, item: Item, size: int) -> None:
         """Refuse more bytes than declared before they are written: only the declared size fits on the disk."""
         if item.size is not None and size > item.size:
             message = (
@@ -155,8 +157,11 @@ class Download:
                 "retries. Read the server's log, or upload the file again."
             )
             raise Failure(Reason.FETCH_FAILED, message)
-        if item.size is None and shutil.disk_usage(folder).free < RESERVE:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def _check_reserve(folder: Path) -> None:
+    if shutil.disk_usage(folder).free < RESERVE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,8 @@ def _begin(item: Item, part: Part) -> _Begun:
         record = None  # it may be the record of another content
     state = _resume(part, record)
     offset = record.offset if record and state else 0
+    if not offset:
+        part.record.unlink(missing_ok=True)  # the part has not these bytes any more, which other pods may request
     is_complete = bool(record and state and record.done) or (item.size is not None and offset == item.size)
     return _Begun(_open_part(part.file, offset), state or hashlib.sha256(), offset, is_complete)
 

@@ -8,7 +8,6 @@ folder has hard links to older files, whose content must not change.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from conch_agent.cache import Cache, CacheUnusableError
-from conch_agent.disk import build_full, check_space
+from conch_agent.disk import check_space, translate_full_disk
 from conch_agent.download import Download, Part, Progress, check_size, find_part
 from conch_agent.peers import PeerSource
 from conch_agent.reasons import Failure, Reason
@@ -144,12 +143,11 @@ def translate_disk_errors(uri: str, cache: Cache | None) -> Iterator[None]:
         CacheUnusableError: The cache cannot take the files.
     """
     try:
-        yield
+        with nullcontext() if cache else translate_full_disk(uri):
+            yield
     except OSError as error:
         if cache:
             raise CacheUnusableError.from_os_error(error) from error
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise build_full(uri) from error
         message = f"{uri}: {error.strerror or error} ({error.filename}). Check the disk of the pod's node."
         raise Failure(Reason.FETCH_FAILED, message) from error
 

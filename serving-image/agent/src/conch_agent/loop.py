@@ -44,7 +44,7 @@ class Agent:
         self._triton = triton
         self._monitor = TritonMonitor(settings, triton)
         self._models: dict[str, Model] = {}
-        self.peers = Peers(settings, lambda: [model.source for model in self._models.values()])
+        self.peers = self._create_peers()
         self._server = Server(settings, triton, self._monitor, self._wait_until_left, self._models, self.peers)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watches = SourceWatches(settings)
@@ -65,6 +65,12 @@ class Agent:
         self._heartbeat = time.monotonic()
         self._times = PodTimes()
         self._log = structlog.get_logger()
+
+    def _create_peers(self) -> Peers | None:
+        """Return the other pods of the service; None: this one sends them nothing, and fetches from the source."""
+        if not self._settings.peers:
+            return None
+        return Peers(self._settings, lambda: (model.source for model in self._models.values()))
 
     @property
     def is_running(self) -> bool:

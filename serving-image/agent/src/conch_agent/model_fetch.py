@@ -28,6 +28,7 @@ class ModelFetch:
         cache_problem: Why the pod does without its cache, as a sentence without a full stop; empty: it does not, or has
             none.
         is_cached: True if the cache is the source.
+        is_shared: True if other pods may have sent files.
     """
 
     def __init__(self, model: ModelSource, settings: Settings, progress: Progress, peers: Peers | None = None) -> None:
@@ -41,6 +42,7 @@ class ModelFetch:
         """
         self.cache_problem = ""
         self.is_cached = False
+        self.is_shared = False
         self._cache: Cache | None = None
         self._unpacking: Unpacking | None = None
         self._model = model
@@ -148,6 +150,16 @@ class ModelFetch:
         if self._cache:
             self._cache.forget(listing.items, uri)
 
+    async def discard_shared(self, source: Source, listing: Listing) -> None:
+        """Discard the files, so that the next fetch downloads them from the source alone.
+
+        Args:
+            source: As in `discard`.
+            listing: As in `discard`.
+        """
+        self._peers, self.is_shared = None, False
+        await self.discard(source, listing)
+
     async def find_last(self) -> LastContent | None:
         """Return the content that the source had when it was fetched last; None: the cache does not know it.
 
@@ -188,6 +200,7 @@ class ModelFetch:
         if cache or not self._peers:
             return await self._run(source, listing, cache)
         async with self._peers.share(source, self._model, listing, self._progress) as shared:
+            self.is_shared = shared is not source
             return await self._run(shared, listing, None)
 
     async def _run(self, source: Source, listing: Listing, cache: Cache | None) -> FetchResult:

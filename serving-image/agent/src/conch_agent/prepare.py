@@ -14,7 +14,7 @@ from conch_agent.boot import read_boot_id
 from conch_agent.cache import CacheUnusableError, LastContent
 from conch_agent.config_file import read_config_file
 from conch_agent.decryption import find_home, open_decrypter
-from conch_agent.fetch import translate_disk_errors
+from conch_agent.disk import translate_full_disk
 from conch_agent.fetched_model import FetchedModel
 from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_fetch import ModelFetch
@@ -161,7 +161,7 @@ class Preparation:
 
         async def fetch(place: ModelSource, failures: Sequence[Failure]) -> RepositoryModel:
             detour = " ".join(failure.message for failure in failures)
-            with translate_disk_errors(place.storage_uri, None):
+            with translate_full_disk(place.storage_uri):
                 return await self._fetch(_Attempt(place, policy, detour), current, on_fetch, before_layout)
 
         try:
@@ -173,7 +173,7 @@ class Preparation:
                     with suppress(Failure):
                         if last := await ModelFetch(place, self._settings, self.progress).find_last():
                             attempt = _Attempt(place, policy, failure.message, last)
-                            with translate_disk_errors(place.storage_uri, None):
+                            with translate_full_disk(place.storage_uri):
                                 return await self._fetch(attempt, None, on_fetch, before_layout)
             raise
 
@@ -290,6 +290,9 @@ class Preparation:
                 check_config(uri, planned.plan.config, planned.text, result.sha256)
             self._check_digest(result.digest, place)
         except Failure as failure:
+            if files.is_shared:
+                await self._leave_peers(files, unpacked, contents)
+                return await self._download(files, source, listing, attempt, on_fetch)
             if not self._source.mirrors:
                 raise
             if not (self._places.mixes and self._expected):
@@ -300,12 +303,23 @@ class Preparation:
             return await self._download(files, source, listing, attempt, on_fetch)
         readable: Source = unpacked
         if decrypter:
-            with self._metrics.time(Phase.DECRYPT):
-                readable, used = await decrypter.run(result.files)
+            try:
+                with self._metrics.time(Phase.DECRYPT):
+                    readable, used = await decrypter.run(result.files)
+            except Failure:
+                if not files.is_shared:
+                    raise
+                await self._leave_peers(files, unpacked, contents)
+                return await self._download(files, source, listing, attempt, on_fetch)
             result = replace(result, files=decrypter.folder)
         planned = planned or await self._plan(readable, used, uri)
         paths, plan, merged = tuple(item.path for item in used.items), planned.plan, planned.merged
         return FetchedModel(unpacked, contents, paths, result, plan, merged, versions, verified, checks.signer)
+
+    async def _leave_peers(self, files: ModelFetch, source: Source, listing: Listing) -> None:
+        """Discard what other pods may have sent: one with wrong bytes must not keep this one from serving."""
+        self._peers = None
+        await files.discard_shared(source, listing)
 
     async def _plan(self, source: Source, listing: Listing, uri: str) -> _Plan:
         """Return configuration and layout of files that can be read as they are laid out."""

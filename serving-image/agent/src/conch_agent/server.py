@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from conch_contract import AgentReport, names
 
 _SECONDS: Final = 5.0  # for a request, and for its answer
+_LONGEST: Final = 16 * 1024  # bytes of a request, of which there may be thousands at once
 _TEXT: Final = "text/plain; charset=utf-8"
 _METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
 
@@ -74,7 +75,7 @@ class Endpoints:
             host: The address; None: all.
             port: The port.
         """
-        server = await asyncio.start_server(self._answer, host, port)
+        server = await asyncio.start_server(self._answer, host, port, limit=_LONGEST)
         try:
             yield
         finally:

@@ -63,6 +63,7 @@ class Scheme:
         resumption: The resumption of an interrupted fetch, for the reference page.
         exclusions: Parts that the URI must not have, for messages; empty: only those of the pattern.
         has_plaintext: True if the scheme is also accepted without TLS, and then without the `s` at its end.
+        is_object_store: True for an object store, of whose files pods may send each other ranges.
         is_one_file: True if the URI names one file, so that there is no folder of warm-up requests beside it.
         secret_keys: Keys of the Secret of storage.secretRef; empty: the scheme takes no Secret.
         mount: Volumes that the agent's container mounts.
@@ -76,6 +77,7 @@ class Scheme:
     resumption: str
     exclusions: str = ""
     has_plaintext: bool = False
+    is_object_store: bool = False
     is_one_file: bool = False
     secret_keys: tuple[SecretKey, ...] = ()
     mount: Mount = Mount.NONE
@@ -130,6 +132,7 @@ _ROWS: Final = (
         examples=("bucket", "bucket/prefix"),
         files="all objects below the prefix, or the object of that key",
         resumption="yes",
+        is_object_store=True,
         secret_keys=(
             SecretKey(
                 "AWS_ACCESS_KEY_ID",
@@ -162,6 +165,7 @@ _ROWS: Final = (
         examples=("bucket", "bucket/prefix"),
         files="all objects below the prefix, or the object of that key",
         resumption="yes",
+        is_object_store=True,
         secret_keys=(
             SecretKey(
                 "GOOGLE_SERVICE_ACCOUNT_KEY",
@@ -179,6 +183,7 @@ _ROWS: Final = (
         examples=("account/container", "account/container/prefix"),
         files="all blobs below the prefix, or the blob of that name",
         resumption="yes",
+        is_object_store=True,
         secret_keys=(
             SecretKey(
                 "AZURE_STORAGE_SAS_TOKEN",

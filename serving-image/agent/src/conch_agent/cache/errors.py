@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, Self
 
 _FREE: Final = "free space on the claim, or use a larger one"
-_WRITE: Final = "the agent writes to the claim as the uid of its pod, so let it"
+_WRITE: Final = "let the uid of the pod write to the claim"
 _REMEDIES: Final[Mapping[int, str]] = MappingProxyType(
     {errno.ENOSPC: _FREE, errno.EDQUOT: _FREE, errno.EROFS: _WRITE, errno.EACCES: _WRITE, errno.EPERM: _WRITE}
 )

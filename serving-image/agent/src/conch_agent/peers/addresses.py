@@ -10,11 +10,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from conch_agent.peers.piece import Piece
 from conch_agent.threads import run_in_thread
 
 _FRESH: Final = 5.0  # seconds: meanwhile pods start and end
+_LONGEST: Final = 1.0  # seconds for an answer of DNS; one that comes later is used then
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,21 @@ class Addresses:
         self._port = port
         self._known: tuple[Address, ...] = ()
         self._fresh_until = 0.0
-        self._lock = asyncio.Lock()
+        self._began = 0.0
+        self._refresh: asyncio.Task[None] | None = None
 
     async def list(self) -> tuple[Address, ...]:
-        """Return the addresses; none without an answer of DNS."""
-        async with self._lock:
-            if time.monotonic() >= self._fresh_until:
-                self._known = await run_in_thread(self._resolve)
-                self._fresh_until = time.monotonic() + _FRESH
+        """Return the addresses; none without an answer of DNS, and those of before while there is none in time."""
+        now = time.monotonic()
+        if now >= self._fresh_until and (self._refresh is None or self._refresh.done()):
+            self._began, self._refresh = now, asyncio.create_task(self._read())
+        if self._refresh:
+            await asyncio.wait([self._refresh], timeout=self._began + _LONGEST - now)
         return self._known
+
+    async def _read(self) -> None:
+        self._known = await run_in_thread(self._resolve)
+        self._fresh_until = time.monotonic() + _FRESH
 
     def _resolve(self) -> tuple[Address, ...]:
         found = dict[tuple[str, int], Address]()
@@ -104,8 +112,8 @@ def _is_own(family: int, host: str) -> bool:
 def _split(name: str, port: int) -> tuple[str, int]:
     """Return the host and the port of a name.
 
-    >>> [_split(name, 80) for name in ("a.b.svc", "127.0.0.1:81")]
-    [('a.b.svc', 80), ('127.0.0.1', 81)]
+    >>> [_split(name, 80) for name in ("a.b.svc", "127.0.0.1:81", "[fd00::1]", "[fd00::1]:81")]
+    [('a.b.svc', 80), ('127.0.0.1', 81), ('fd00::1', 80), ('fd00::1', 81)]
     """
-    host, _, own = name.rpartition(":")
-    return (host, int(own)) if host else (name, port)
+    parts = urlsplit(f"//{name}")
+    return parts.hostname or "", parts.port or port

@@ -7,13 +7,21 @@ import secrets
 from typing import Final
 
 from conch_agent.peers.addresses import Address
-from conch_agent.peers.piece import MAC_HEADER, MAC_SIZE, NONCE_HEADER, Piece, is_equal, sign_content, sign_request
+from conch_agent.peers.piece import (
+    BLOCK,
+    MAC_HEADER,
+    MAC_SIZE,
+    NONCE_HEADER,
+    STALL_SECONDS,
+    Piece,
+    is_equal,
+    sign_content,
+    sign_request,
+)
 from conch_agent.threads import run_in_thread
 
 _CONNECT_SECONDS: Final = 1.0
 _ANSWER_SECONDS: Final = 20.0  # until the answer begins: the pod may read the piece from the store first
-_STALL_SECONDS: Final = 5.0  # for each of the blocks in which the rest arrives
-_BLOCK: Final = 1024 * 1024  # bytes
 
 
 class PeerError(Exception):
@@ -42,7 +50,7 @@ async def request_piece(address: Address, piece: Piece, key: bytes, *, only_if_c
     lines = [f"GET {piece.target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
-            reader, writer = await asyncio.open_connection(address.host, address.port, limit=_BLOCK)
+            reader, writer = await asyncio.open_connection(address.host, address.port, limit=BLOCK)
         try:
             writer.write("\r\n".join([*lines, "", ""]).encode())
             async with asyncio.timeout(_ANSWER_SECONDS):
@@ -66,8 +74,8 @@ async def _read_body(reader: asyncio.StreamReader, piece: Piece) -> memoryview:
     """Return the piece and its MAC."""
     left, blocks = piece.end - piece.start + MAC_SIZE, list[bytes]()
     while left:
-        async with asyncio.timeout(_STALL_SECONDS):
-            block = await reader.readexactly(min(left, _BLOCK))
+        async with asyncio.timeout(STALL_SECONDS):
+            block = await reader.readexactly(min(left, BLOCK))
         blocks.append(block)
         left -= len(block)
     return memoryview(b"".join(blocks))

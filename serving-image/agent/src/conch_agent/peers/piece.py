@@ -22,6 +22,8 @@ from conch_contract.names import PIECES_PATH
 MAC_SIZE: Final = 32  # bytes
 MAC_HEADER: Final = "conch-mac"
 NONCE_HEADER: Final = "conch-nonce"
+BLOCK: Final = 1024 * 1024  # bytes of a piece that are sent and received at a time
+STALL_SECONDS: Final = 5.0  # for each block
 
 
 @dataclass(frozen=True)

@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
-from pathlib import Path
 from typing import Final
 
 import structlog
 
-from conch_agent.download import Progress, find_part
+from conch_agent.download import Progress
 from conch_agent.peers.addresses import Addresses, format_address
 from conch_agent.peers.piece import (
+    BLOCK,
     MAC_HEADER,
     NONCE_HEADER,
+    STALL_SECONDS,
     Piece,
-    PlaceKeys,
-    derive_key,
     is_equal,
     sign_content,
     sign_request,
 )
+from conch_agent.peers.places import PlaceIndex
 from conch_agent.peers.source import PeerSource
+from conch_agent.peers.stored import has_piece, read_piece
 from conch_agent.reasons import Failure
-from conch_agent.record import read_record
 from conch_agent.settings import Settings
-from conch_agent.sources import build_key, read_values
-from conch_agent.sources.base import Listing, RangedSource, Source, parse_path
+from conch_agent.sources.base import Listing, RangedSource, Source
 from conch_agent.threads import run_in_thread
 from conch_contract.manifest import ModelSource
 
 _AT_ONCE: Final = 4  # pieces, whose bytes are in memory; it bounds what others take of this pod's network
 _MOST_WAITING: Final = 256  # requests
-_START_SECONDS: Final = 5.0  # in which a pod that starts with others begins to fetch, as they have
-_STALL_SECONDS: Final = 20.0  # in which a pod has to take a block
-_BLOCK: Final = 1024 * 1024  # bytes
+_START_SECONDS: Final = 5.0  # after the first request for a place, in which a pod that starts as well begins to fetch
 
 
 class Peers:
@@ -52,9 +49,10 @@ class Peers:
         self._settings = settings
         self._list_models = list_models
         self._addresses = Addresses(settings.peers, settings.port)
-        self._sources: dict[str, PeerSource] = {}  # those that are fetched now, by key
-        self._ended: set[str] = set()  # keys of those that were fetched
-        self._change = asyncio.Condition()  # of both
+        self._places = PlaceIndex(settings)
+        self._sources: dict[str, PeerSource] = {}  # those that are fetched now, by model
+        self._change = asyncio.Condition()  # of these
+        self._starts_until: dict[str, float] = {}  # until when requests wait for the fetch of a place, by its key
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0  # requests
         self._log = structlog.get_logger()
@@ -74,31 +72,22 @@ class Peers:
         Raises:
             Failure: SecretMissing or InvalidSecret.
         """
-        if not (self._settings.peers and isinstance(source, RangedSource)):
+        if not isinstance(source, RangedSource):
             yield source
             return
-        keys = await run_in_thread(self._read_keys, place)
-        folder = self._settings.downloads / place.name / "pieces"
+        keys = await run_in_thread(self._places.read_keys, place)
+        folder = self._settings.downloads / place.name
         shared = PeerSource(source, listing, keys, folder, addresses=self._addresses, progress=progress)
-        await self._set_source(keys.source, shared)
+        await shared.delete_pieces()  # those that an agent has kept that was killed: the model may need their space
+        async with self._change:
+            self._sources[place.name] = shared
+            self._change.notify_all()
         try:
             yield shared
         finally:
-            if self._sources.get(keys.source) is shared:
-                await self._set_source(keys.source, None)
-
-    async def _set_source(self, key: str, source: PeerSource | None) -> None:
-        async with self._change:
-            if source:
-                self._sources[key] = source
-            else:
-                del self._sources[key]
-                self._ended.add(key)
-            self._change.notify_all()
-
-    def _read_keys(self, place: ModelSource) -> PlaceKeys:
-        uri, secret = place.storage_uri, place.secret
-        return PlaceKeys(build_key(uri, self._settings, secret), derive_key(read_values(uri, self._settings, secret)))
+            self._starts_until[keys.source] = 0.0
+            if self._sources.get(place.name) is shared:
+                del self._sources[place.name]
 
     async def answer(self, target: str, headers: Mapping[str, str], writer: asyncio.StreamWriter) -> None:
         """Answer a request for a piece.
@@ -112,107 +101,75 @@ class Peers:
             OSError: The connection is lost.
             TimeoutError: The other pod does not take the answer.
         """
-        piece = Piece.parse(target)
-        found = await run_in_thread(self._find_place, piece.source) if piece else None
-        if piece is None or found is None:
+        piece, models = Piece.parse(target), list(self._list_models())
+        found = await run_in_thread(self._places.find_models, models, piece.source) if piece else {}
+        if piece is None or not found:
             await _send(writer, HTTPStatus.NOT_FOUND if piece else HTTPStatus.BAD_REQUEST)
             return
-        name, key = found
-        nonce, mac, own = headers.get(NONCE_HEADER, ""), headers.get(MAC_HEADER, ""), await self._list_own(writer)
-        if not any(is_equal(mac, sign_request(key, piece, address, nonce)) for address in own):
+        key = await self._find_key(found, piece, headers, writer)
+        if key is None:
             await _send(writer, HTTPStatus.FORBIDDEN)
         elif self._waiting >= _MOST_WAITING:
             await _send(writer, HTTPStatus.SERVICE_UNAVAILABLE)
         else:
             self._waiting += 1
             try:
-                await self._answer(piece, name, key, nonce, writer, may_read="cache-control" not in headers)
+                if "cache-control" not in headers:
+                    await self._fetch(piece, found[key])
+                await self._answer(piece, found[key], key, headers[NONCE_HEADER], writer)
             finally:
                 self._waiting -= 1
 
+    async def _find_key(
+        self, keys: Iterable[bytes], piece: Piece, headers: Mapping[str, str], writer: asyncio.StreamWriter
+    ) -> bytes | None:
+        """Return the key with which a request was signed; None: it has the MAC of none.
+
+        Behind the proxy of a mesh the address of the connection is not that of the request.
+        """
+        nonce, mac = headers.get(NONCE_HEADER, ""), headers.get(MAC_HEADER, "")
+        own = [each.text for each in await self._addresses.list() if each.is_own]
+        own.append(format_address(*writer.get_extra_info("sockname")[:2]))
+        signed = ((key, sign_request(key, piece, address, nonce)) for key in keys for address in own)
+        return next((key for key, each in signed if nonce and is_equal(mac, each)), None)
+
     async def _answer(
-        self, piece: Piece, name: str, key: bytes, nonce: str, writer: asyncio.StreamWriter, *, may_read: bool
+        self, piece: Piece, models: Sequence[str], key: bytes, nonce: str, writer: asyncio.StreamWriter
     ) -> None:
         """Send a piece. A slot is taken only when the bytes are here: pods that wait for each other would hold all."""
-        folder = self._settings.downloads / name
-        if may_read and not await run_in_thread(_has_piece, folder, piece):
-            await self._keep(piece)
-        source = self._sources.get(piece.source)
-        kept = source.find_kept(piece) if source else None
-        async with self._slots:
-            content = await run_in_thread(_read_piece, folder, piece, kept)
-            if content is None:
-                await _send(writer, HTTPStatus.GATEWAY_TIMEOUT)  # RFC 9111, section 5.2.1.7
-            else:
-                await _send(writer, HTTPStatus.OK, content, await run_in_thread(sign_content, key, nonce, content))
+        folders = [self._settings.downloads / name for name in models]
+        content = None
+        if await run_in_thread(has_piece, folders, piece):
+            async with self._slots:
+                if content := await run_in_thread(read_piece, folders, piece):
+                    await _send(writer, HTTPStatus.OK, content, await run_in_thread(sign_content, key, nonce, content))
+        if content is None:
+            await _send(writer, HTTPStatus.GATEWAY_TIMEOUT)  # RFC 9111, section 5.2.1.7
 
-    async def _keep(self, piece: Piece) -> None:
-        """Read a piece for other pods, if this pod fetches its file, or is about to."""
+    async def _fetch(self, piece: Piece, models: Sequence[str]) -> None:
+        """Read a piece for other pods that is not here, if this pod fetches its file, or is about to."""
+        if await run_in_thread(has_piece, [self._settings.downloads / name for name in models], piece):
+            return
+        due = asyncio.get_running_loop().time() + _START_SECONDS
         with suppress(TimeoutError):
-            async with asyncio.timeout(_START_SECONDS), self._change:
-                await self._change.wait_for(lambda: piece.source in self._sources or piece.source in self._ended)
-        if source := self._sources.get(piece.source):
+            async with asyncio.timeout_at(self._starts_until.setdefault(piece.source, due)), self._change:
+                await self._change.wait_for(lambda: self._find_sources(piece, models))
+        for source in self._find_sources(piece, models)[:1]:
             try:
                 await source.keep(piece)
             except (Failure, OSError) as error:
-                self._log.warning("a piece is not read for another pod", path=piece.path, detail=str(error))
+                self._log.info("a piece is not read for another pod", path=piece.path, detail=str(error))
 
-    def _find_place(self, key: str) -> tuple[str, bytes] | None:
-        """Return the model that has a place of this key, and the key of the pods with its Secret."""
-        for model in self._list_models():
-            for place in model.places:
-                with suppress(Failure):
-                    if (keys := self._read_keys(place)).source == key:
-                        return model.name, keys.secret
-        return None
-
-    async def _list_own(self, writer: asyncio.StreamWriter) -> list[str]:
-        """Return the addresses of this pod: behind the proxy of a mesh that of the connection is another."""
-        host, port = writer.get_extra_info("sockname")[:2]
-        return [format_address(host, port), *(each.text for each in await self._addresses.list() if each.is_own)]
+    def _find_sources(self, piece: Piece, models: Sequence[str]) -> list[PeerSource]:
+        """Return the sources of a piece's place that are fetched now."""
+        sources = (self._sources.get(name) for name in models)
+        return [source for source in sources if source and source.key == piece.source]
 
 
 async def _send(writer: asyncio.StreamWriter, status: HTTPStatus, *parts: bytes) -> None:
     head = f"HTTP/1.1 {status} {status.phrase}\r\nContent-Length: {sum(map(len, parts))}\r\nConnection: close\r\n\r\n"
     for part in (head.encode(), *parts):
-        for start in range(0, len(part), _BLOCK):
-            async with asyncio.timeout(_STALL_SECONDS):
-                writer.write(part[start : start + _BLOCK])
+        for start in range(0, len(part), BLOCK):
+            async with asyncio.timeout(STALL_SECONDS):
+                writer.write(part[start : start + BLOCK])
                 await writer.drain()
-
-
-def _has_piece(folder: Path, piece: Piece) -> bool:
-    return any(True for _ in _find_files(folder, piece))
-
-
-def _read_piece(folder: Path, piece: Piece, kept: Path | None) -> bytes | None:
-    """Return a piece of a file that is there, as far as the piece at least; None: it is not.
-
-    Args:
-        folder: The download folder of the model.
-        piece: The piece.
-        kept: The file with this piece alone; None: it has not been read for others.
-    """
-    places = [*((file, piece.start) for file in _find_files(folder, piece)), *([(kept, 0)] if kept else [])]
-    for file, start in places:
-        with suppress(OSError), file.open("rb", buffering=0) as stream:
-            stream.seek(start)
-            content = stream.read(piece.end - piece.start)
-            if len(content) == piece.end - piece.start:
-                return content
-    return None
-
-
-def _find_files(folder: Path, piece: Piece) -> Iterator[Path]:
-    """Yield the files that have the bytes of a piece, according to the record of the file's content."""
-    try:
-        path = parse_path(piece.path, "")
-    except Failure:
-        return
-    part = find_part(folder, path)
-    record = read_record(part.record)
-    if record and (record.tag, record.size) == (piece.mark, piece.size):
-        if record.done:
-            yield folder / "files" / path
-        if record.offset >= piece.end:
-            yield part.file

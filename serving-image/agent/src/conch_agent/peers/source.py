@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import errno
+import os
+import shutil
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -12,11 +14,13 @@ from typing import Final
 
 import structlog
 
+from conch_agent.disk import RESERVE
 from conch_agent.download import Progress
 from conch_agent.layout import delete_tree
 from conch_agent.peers.addresses import Address, Addresses, rank
 from conch_agent.peers.client import PeerError, request_piece
 from conch_agent.peers.piece import Piece, PlaceKeys
+from conch_agent.peers.stored import find_kept, find_pieces
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Buffer, Item, Listing, RangedSource
 from conch_agent.sources.ranged_reads import RANGE, RangedReads
@@ -47,11 +51,11 @@ class PeerSource:
             source: The source.
             listing: Its files.
             keys: What pods have in common for it.
-            folder: The folder for the pieces that this pod keeps for others during the fetch.
+            folder: The download folder of the model.
             addresses: The addresses of the pods.
             progress: Counts the bytes from the source, and those from other pods.
         """
-        self.uri = source.uri
+        self.uri, self.key = source.uri, keys.source
         self._source = source
         self._keys = keys
         self._folder = folder
@@ -71,11 +75,15 @@ class PeerSource:
             try:
                 yield
             finally:
+                self._items.clear()  # meanwhile other pods go on to request pieces
                 for task in self._kept.values():
                     task.cancel()
                 await asyncio.gather(*self._kept.values(), return_exceptions=True)
-                self._kept.clear()
-                await run_in_thread(delete_tree, self._folder)
+                await self.delete_pieces()
+
+    async def delete_pieces(self) -> None:
+        """Delete the pieces that are kept for other pods."""
+        await run_in_thread(delete_tree, find_pieces(self._folder))
 
     async def list_files(self) -> Listing:
         """Return the files, as in Source."""
@@ -106,14 +114,6 @@ class PeerSource:
         if item := self._items.get((piece.path, piece.mark, piece.size)):
             await self._keep_once(piece, item)
 
-    def find_kept(self, piece: Piece) -> Path:
-        """Return the file of a piece that is kept for other pods.
-
-        Args:
-            piece: The piece.
-        """
-        return self._folder / hashlib.blake2b(piece.target.encode(), digest_size=16).hexdigest()
-
     async def _read_range(self, item: Item, start: int, end: int) -> AsyncGenerator[Buffer, None]:
         """Yield a range of a file, which ends where a piece does."""
         piece = Piece(self._keys.source, str(item.path), item.mark, item.size or 0, start // RANGE * RANGE)
@@ -131,7 +131,7 @@ class PeerSource:
                 return content
         with suppress(OSError):  # the disk is for the model first
             await self._keep_once(piece, item)
-            return await run_in_thread(self.find_kept(piece).read_bytes)
+            return await run_in_thread(find_kept(self._folder, piece).read_bytes)
         return await self._read_store(piece, item)
 
     async def _rank(self, piece: Piece) -> list[Address]:
@@ -146,21 +146,31 @@ class PeerSource:
             task = self._kept[piece] = asyncio.create_task(self._keep(piece, item))
         await asyncio.wait([task])  # the end of one who waits does not end it for the others
         if not task.cancelled():  # with the fetch
-            try:
-                task.result()
-            except (Failure, OSError):
-                self._kept.pop(piece, None)
-                raise
+            task.result()
 
     async def _keep(self, piece: Piece, item: Item) -> None:
-        async with self._keeps:
-            others = [each for each in await self._rank(piece) if not each.is_own]
-            for address in others[:_MOST_PODS]:  # one that is ready has all pieces, or it has read this one meanwhile
-                if (content := await self._request(address, piece, only_if_cached=True)) is not None:
-                    break
-            else:
-                content = await self._read_store(piece, item)
-            await run_in_thread(_write, self.find_kept(piece), content)
+        try:
+            async with self._keeps:
+                await run_in_thread(self._check_space)
+                content = await self._read_for_all(piece, item)
+                await run_in_thread(_write, find_kept(self._folder, piece), content)
+        except (Failure, OSError):
+            del self._kept[piece]  # the next request tries again
+            raise
+
+    def _check_space(self) -> None:
+        """Refuse to keep a piece on a disk that has only the space that the model needs."""
+        missing = self._progress.total - self._progress.fetched
+        if shutil.disk_usage(self._folder).free < missing + RESERVE + _AT_ONCE * RANGE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+
+    async def _read_for_all(self, piece: Piece, item: Item) -> Buffer:
+        """Return a piece from another pod, if one has it already, or else from the store."""
+        others = [each for each in await self._rank(piece) if not each.is_own]
+        for address in others[:_MOST_PODS]:  # one that is ready has all pieces, or it has read this one meanwhile
+            if (content := await self._request(address, piece, only_if_cached=True)) is not None:
+                return content
+        return await self._read_store(piece, item)
 
     async def _request(self, address: Address, piece: Piece, *, only_if_cached: bool = False) -> Buffer | None:
         """Return a piece from another pod; None: it does not send it, and is left out for a while."""

@@ -18,7 +18,7 @@ from conch_agent.sources.hf_answers import REVISION, TREE, TreeFile, parse_answe
 from conch_agent.sources.hf_errors import ENTRY_NOT_FOUND, classify, classify_redirected
 from conch_agent.sources.hf_settings import HfSettings
 from conch_agent.sources.hf_uri import HubPath
-from conch_agent.sources.http_answers import build_range, read_error, read_rest, read_whole
+from conch_agent.sources.http_answers import build_range, check_page, read_error, read_rest, read_whole
 from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.listing_limit import ListingLimit
 from conch_agent.threads import run_in_thread
@@ -106,6 +106,7 @@ class Hub:
         async with self._client.get(url, build_range(offset), self._credentials) as answer:
             if answer.status not in {200, 206}:
                 raise await self._build_failure(answer)
+            await check_page(answer, path, _REMEDY.removesuffix("."))
             async for chunk in read_rest(answer, offset):
                 yield chunk
 

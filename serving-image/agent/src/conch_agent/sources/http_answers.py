@@ -110,6 +110,22 @@ async def read_rest(answer: aiohttp.ClientResponse, offset: int) -> AsyncGenerat
         skip = max(0, skip - len(block))
 
 
+async def check_page(answer: aiohttp.ClientResponse, path: str, remedy: str) -> None:
+    """Refuse a web page in place of a file, such as that of a proxy which requires a login.
+
+    Args:
+        answer: A successful answer.
+        path: The path of the file, which may itself be a page.
+        remedy: The remedy, a sentence without its full stop.
+
+    Raises:
+        WrongAnswerError: It is one.
+    """
+    if answer.content_type == "text/html" and not path.endswith((".html", ".htm")):
+        page = (await read_error(answer)).words
+        raise WrongAnswerError(f"answered with a page ({page}) in place of the file", remedy)
+
+
 def check_coding(answer: aiohttp.ClientResponse) -> None:
     """Refuse a compressed answer, which no request accepts: neither its size nor its ranges are those of the file.
 

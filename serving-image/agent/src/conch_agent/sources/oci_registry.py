@@ -14,7 +14,7 @@ from yarl import URL
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.connection import build_context
 from conch_agent.sources.destinations import Destinations
-from conch_agent.sources.http_answers import build_range, read_rest, read_text, read_whole
+from conch_agent.sources.http_answers import build_range, check_page, read_rest, read_text, read_whole
 from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.oci_access import Access
 from conch_agent.sources.oci_challenge import parse_challenges
@@ -28,6 +28,7 @@ LONGEST_MANIFEST: Final = 4 * 1024 * 1024  # bytes, which registries accept at l
 _SECONDS: Final = 60  # for a manifest
 _ISSUER_REMEDY: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
 _PLAINTEXT_REMEDY: Final = "Correct the port, or write OCI_PLAIN_HTTP=true into the storage Secret"
+_PAGE_REMEDY: Final = "Correct that registry, or the proxy before it"
 _DIGEST: Final = "sha256:"
 
 
@@ -88,6 +89,7 @@ class Registry:
             Failure: As `read_manifest`.
         """
         async with self._get(self._artifact.build_blob_path(digest), build_range(offset, size)) as answer:
+            await check_page(answer, "", _PAGE_REMEDY)
             async for chunk in read_rest(answer, offset):
                 yield chunk
 
