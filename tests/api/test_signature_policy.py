@@ -195,6 +195,10 @@ def test_users_of_the_namespace_cannot_switch_it_off(
         assert MANAGED in refuse("patch", kind, body["metadata"]["name"], here, f"--patch={json.dumps(image)}")
     unlabelled = json.dumps({"metadata": {"labels": {LABEL_MANAGED_BY: None}}})
     assert MANAGED in refuse("patch", "configmap", name, here, f"--patch={unlabelled}")
+    assert MANAGED in refuse("delete", "configmap", name, here)
+    own = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {names.MANIFEST_FILE: "{}"}}
+    assert MANAGED in refuse("replace", "--force", here, "--filename=-", stdin=json.dumps(own))
+    assert MANAGED in refuse("delete", "configmaps", "--all", here)
     [revision] = _list_own(kube, CONTROLLER_REVISION, namespace)
     assert "cannot patch resource" in refuse(
         "patch", "controllerrevision", revision["metadata"]["name"], here, f"--patch={unlabelled}"
@@ -205,13 +209,15 @@ def test_users_of_the_namespace_cannot_switch_it_off(
 
     # What they may do all the same.
     kube.run("scale", "deployment", deployment["metadata"]["name"], here, "--replicas=2", ANN)
-    kube.run("delete", "configmap", name, here, ANN)
-    until(lambda: _read_policy(kube, namespace) == POLICY, "Conch creates it again, with the policy")
+    kube.run("delete", "deployment", deployment["metadata"]["name"], here, ANN)
+    until(lambda: _list_own(kube, DEPLOYMENT, namespace), "Conch creates it again")
     kube.run("create", "configmap", "their-own", here, ANN)
     kube.run("label", "namespace", namespace, "other=label")  # by an administrator
     kube.run("patch", "configmap", name, here, "--patch={}")
     kube.run("apply", here, "--filename=-", ANN, stdin=json.dumps(isvc(uri="s3://models/other")))
     until(lambda: len(_list_own(kube, DEPLOYMENT, namespace)) == 1, "the change is reconciled")
+    kube.run("delete", "inferenceservice", "magika", here, ANN)
+    until(lambda: not _list_own(kube, CONFIG_MAP, namespace), "Kubernetes' controller deletes the ConfigMap")
 
 
 def test_an_admission_policy_of_the_docs_admits_models_alone(kube: Kube, namespace: str) -> None:
@@ -220,7 +226,8 @@ def test_an_admission_policy_of_the_docs_admits_models_alone(kube: Kube, namespa
     kube.run("label", "namespace", namespace, f"{LABEL_SIGNATURE_POLICY}=prod")
     with _applied(kube, list(yaml.safe_load_all(block))):
         variant = {"name": "b", "predictor": {"pod": {"env": [{"name": "LD_PRELOAD", "value": "/x"}]}}}
-        programs = [isvc(triton={"image": "other"}), isvc(triton={"args": ["--log-verbose=1"]}), isvc()]
+        programs = [isvc(triton={"image": "other"}), isvc(triton={"args": ["--log-verbose=1"]})]
+        programs += [isvc(cache={"claimName": "models"}), isvc()]
         programs[-1]["spec"]["variants"] = [variant]
         dry = ("create", f"--namespace={namespace}", "--dry-run=server", "--filename=-")
         for number, body in enumerate(programs):

@@ -32,6 +32,7 @@ IMAGES = {
     "gateways": "tests/cluster/gateways/Dockerfile",
     "prometheus": "tests/cluster/prometheus/Dockerfile",
     "keda": "tests/cluster/keda/Dockerfile",
+    "registry": "tests/cluster/registry/Dockerfile",
 }
 """Name and Dockerfile of every image; the build context is always the repository's root."""
 
@@ -42,7 +43,7 @@ _BUILDS = 2
 _KEPT = "24h"  # images that no tag leads to: the cache of builds, which the next change may need
 """Builds at a time: one waits for the network while another unpacks."""
 
-_PROGRAMS = {"gateways": "envoy-gateway", "keda": "keda"}
+_PROGRAMS = {"gateways": "envoy-gateway", "keda": "keda", "registry": "registry"}
 """Images that hold programs of ours: the module whose folder is a second build context, of the module's name."""
 
 _BASE = f"docker.io/library/debian:{hostconfig.SUITE}-slim"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +19,10 @@ from tests.support.place import Place, attach_place, build_name, open_place
 from tests.support.service import Service
 from tests.support.shared import run_once
 from tests.support.store import Store
-from tests.support.wait import until
+from tests.support.wait import TIMEOUT, until
 
 STORE = "conch-e2e-store"
+REGISTRY = Path(__file__).parents[1] / "support" / "registry.yaml"
 _SECONDS = 600  # for one story; a cold machine builds everything before the first one
 _FIGURE = "figure"  # the name of a report's property: pytest-xdist carries it to the process that prints
 
@@ -126,6 +128,13 @@ def _fill_store(place: Place) -> str:
     with place.reach(STORE, "store", store.PORT) as [address]:
         found = store.reach(STORE, address)
         examples.upload(found)
+        place.kube.apply(REGISTRY, STORE)
+        place.kube.run("rollout", "status", "deployment/registry", f"--namespace={STORE}", TIMEOUT)
+        with (
+            place.reach(STORE, "registry", 5000) as [registry],
+            place.reach(STORE, "store", store.FILES_PORT) as [files],
+        ):
+            examples.push(registry, files)
         for factor in (2, 3):
             found.upload(f"s3://models/times-{factor}", {"model.py": examples.MODELS / "double" / "model.py"})
         return address

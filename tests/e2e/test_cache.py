@@ -43,7 +43,7 @@ def test_new_pods_start_from_the_cache(
 def test_pods_without_a_claim_read_the_store_once_for_all(
     place: Place, serve: Callable[..., Service], namespace: str, bucket: Store
 ) -> None:
-    """A pod that starts later, though, reads nothing of the large file from the store."""
+    """A pod that starts later reads nothing of the large file from the store."""
     uri, size = f"{URI}-by-peers", 40 << 20
     bucket.upload(uri, {**multiply_by(2), "weights.bin": os.urandom(size)})
     service = serve("peers", **predictor(uri), minReplicas=3, cache={"peers": True})

@@ -165,14 +165,14 @@ async def send_gzip(_: Request, answer: Answer, writer: asyncio.StreamWriter) ->
 
 
 @asynccontextmanager
-async def serve(tls: tuple[Path, Path] | None = None) -> AsyncGenerator[BadServer, None]:
-    """Serve on loopback."""
+async def serve(tls: tuple[Path, Path] | None = None, host: str = "127.0.0.1") -> AsyncGenerator[BadServer, None]:
+    """Serve at an address of the machine, by default on loopback."""
     bad = BadServer()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if tls else None
     if context and tls:
         context.load_cert_chain(*tls)
-    server = await asyncio.start_server(bad.serve, "127.0.0.1", 0, ssl=context)
-    bad.url = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(bad.serve, host, 0, ssl=context)
+    bad.url = f"http{'s' if tls else ''}://{host}:{server.sockets[0].getsockname()[1]}"
     try:
         yield bad
     finally:

@@ -74,7 +74,10 @@ async def test_a_good_file_is_fetched(bad: BadServer, scheme: str, tmp_path: Pat
 @STREAMS
 async def test_gzip_that_was_not_requested(bad: BadServer, scheme: str, tmp_path: Path) -> None:
     bad.on_file = send_gzip
-    pattern = r"sent its answer with Content-Encoding gzip, which was not requested\. Turn compression off"
+    pattern = (
+        r"sent its answer with Content-Encoding gzip, which was not requested\. Turn compression off in the server, or"
+        r" in the proxy before it\.$"
+    )
     await _expect(bad.open_source(scheme), tmp_path, Reason.FETCH_FAILED, pattern)
 
 
@@ -98,10 +101,10 @@ async def test_an_object_with_the_content_encoding_gzip_is_fetched_as_it_is_stor
 
 PAGE = b"<html><title>Log in</title></html>"
 PAGES = {
-    "s3": (Reason.FETCH_FAILED, "answers a request for a range with HTTP 200, so with the whole object"),
-    "gs": (Reason.FETCH_FAILED, "answers a request for a range with HTTP 200, so with the whole object"),
-    "https": (Reason.FETCH_FAILED, r"answered with a page \(Log in\) in place of the file\. Write a URL that"),
-    "hf": (Reason.FETCH_FAILED, r"ended after 34 of 256000 bytes"),
+    "s3": "Correct the store, or the proxy before it",
+    "gs": "Correct the store, or the proxy before it",
+    "https": "Write a URL that needs no login, and that is the file's own, not that of a page about it",
+    "hf": "Correct HF_ENDPOINT in the storage Secret, or that hub",
 }
 
 
@@ -112,7 +115,8 @@ async def test_a_page_in_place_of_the_file(bad: BadServer, scheme: str, tmp_path
         writer.write(Answer(200, headers, PAGE).head + PAGE)
 
     bad.on_file = answer
-    await _expect(bad.open_source(scheme), tmp_path, *PAGES[scheme])
+    pattern = rf": 127\.0\.0\.1:\d+ answered with a page \(Log in\) in place of the file\. {PAGES[scheme]}\.$"
+    await _expect(bad.open_source(scheme), tmp_path, Reason.FETCH_FAILED, pattern)
 
 
 @STORES
@@ -121,7 +125,8 @@ async def test_a_store_that_ignores_ranges(bad: BadServer, scheme: str, tmp_path
         writer.write(build_file(Request("GET", "/", {})).head + CONTENT)
 
     bad.on_file = answer
-    await _expect(bad.open_source(scheme), tmp_path, *PAGES[scheme])
+    pattern = "answers a request for a range with HTTP 200, so with the whole object. Correct the store, or the proxy"
+    await _expect(bad.open_source(scheme), tmp_path, Reason.FETCH_FAILED, pattern)
 
 
 @STREAMS
@@ -149,7 +154,8 @@ async def test_another_range_than_was_requested(bad: BadServer, scheme: str) -> 
         writer.write(Answer(206, headers, b"").head + CONTENT[:end])
 
     bad.on_file = answer
-    with pytest.raises(Failure, match="sent the range 'bytes 0-255999/256000' of the file, and the bytes from 1000"):
+    words = "sent the range 'bytes 0-255999/256000' of the file, and the bytes from 1000 were requested. Correct the"
+    with pytest.raises(Failure, match=words):
         assert [block async for block in source.read(item, 1000)]
 
 
@@ -167,11 +173,16 @@ async def test_a_range_that_is_none(bad: BadServer, scheme: str, sent: str) -> N
         assert [block async for block in source.read(item, 1000)]
 
 
+OTHER_DIGEST = r": model\.onnx was fetched with the digest git:[0-9a-f]{40}, and git:[0-9a-f]{40} is declared; "
+REMEDY = (
+    "the agent fetches it again. If this message stays, a server or proxy between changes or truncates files: correct"
+    " it, or upload the file again"
+)
 CHANGES = {
-    "s3": (Reason.CHANGED, r"model\.onnx changed while it was fetched"),
-    "gs": (Reason.CHANGED, r"model\.onnx changed while it was fetched"),
-    "https": (Reason.CHANGED, "changed while it was fetched"),
-    "hf": (Reason.DIGEST_MISMATCH, "git:"),
+    "s3": (Reason.CHANGED, r": model\.onnx changed while it was fetched; the agent fetches the new one\.$"),
+    "gs": (Reason.CHANGED, r": model\.onnx changed while it was fetched; the agent fetches the new one\.$"),
+    "https": (Reason.CHANGED, r" changed while it was fetched; the agent fetches the new one\.$"),
+    "hf": (Reason.DIGEST_MISMATCH, f"{OTHER_DIGEST}{REMEDY}"),
 }
 
 
@@ -447,6 +458,21 @@ async def test_a_name_that_no_file_can_have(
 ) -> None:
     bad.names = ["model.onnx", name]
     await _expect(bad.open_source(scheme), tmp_path, Reason.UNSAFE_PATH, pattern)
+    assert not any(request.is_file for request in bad.requests), "it is found before the download"
+
+
+@pytest.mark.parametrize("letter", ["\t", "\n", "\x01", "\x7f"])
+@LISTS
+async def test_a_name_with_a_control_character(bad: BadServer, scheme: str, tmp_path: Path, letter: str) -> None:
+    bad.names = ["model.onnx", f"a{letter}b" if scheme == "hf" else f"a&#{ord(letter)};b"]
+    shown = f"a{letter}b" if scheme == "hf" else f"m/a{letter}b"
+    with pytest.raises(Failure) as raised:
+        await _fetch(bad.open_source(scheme), tmp_path)
+    assert raised.value.reason == Reason.UNSAFE_PATH, raised.value.message
+    assert raised.value.message == (
+        f"{bad.open_source(scheme).uri} holds the name {shown!r}, which would leave its folder or cannot be a"
+        " file's: a model's files need plain relative names. Rename or remove it."
+    )
     assert not any(request.is_file for request in bad.requests), "it is found before the download"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,7 +173,7 @@ def test_a_model_that_changes_leaves_nothing_behind(store: Store, make_pod: Make
     assert len([path for path in (folder / "m").iterdir() if path.name.startswith("laid")]) == 1
 
 
-@pytest.mark.parametrize("problem", ["newer", "full", "read-only"])
+@pytest.mark.parametrize("problem", ["newer", "full", "no folder"])
 def test_a_pod_does_without_a_cache_that_it_cannot_use(
     store: Store, make_pod: MakePod, claim: Path, problem: str
 ) -> None:
@@ -181,7 +182,7 @@ def test_a_pod_does_without_a_cache_that_it_cannot_use(
     if problem == "newer":
         (claim / ".conch-cache").mkdir()
         (claim / ".conch-cache" / "format").write_text("2\n")
-    elif problem == "read-only":
+    elif problem == "no folder":
         (claim / ".conch-cache").write_text("no folder")
     pod.write_manifest(build_python("s3://models/alone"))
     pod.start_agent(*(["--cache-bytes=10"] if problem == "full" else []))
@@ -190,7 +191,16 @@ def test_a_pod_does_without_a_cache_that_it_cannot_use(
     assert pod.infer("m", X)["y"] == [3.0, 4.0]
     [warning] = pod.until_reported().warnings
     assert warning.reason == "CacheUnused"
-    assert {"newer": "format", "full": "more bytes", "read-only": ".conch-cache"}[problem] in warning.message
+    causes = {
+        "newer": "its format is '2', and this agent knows format 1: use the serving image that wrote it, or another"
+        " claim",
+        "full": r"\d+ more bytes are needed, and \d+ of them do not fit into the sizeLimit of 10 bytes beside what pods"
+        r" use: use a larger claim or sizeLimit",
+        "no folder": r"File exists \(\S+/\.conch-cache\): check the storage of the claim",
+    }
+    rest = r"\. This pod has fetched the model for itself\."
+    sentence = rf"The claim of spec\.predictor\.cache is not used: {causes[problem]}{rest}"
+    assert re.fullmatch(sentence, warning.message), warning.message
 
 
 def test_an_agent_that_starts_again_serves_what_is_laid_out(store: Store, make_pod: MakePod) -> None:
@@ -241,6 +251,34 @@ def test_a_pod_whose_lease_was_lost_serves_and_starts_again_from_the_cache(
     pod.until_ready()
     assert pod.until_reported().warnings == ()
     assert pod.triton.log.read_text().count('"loading: m:1"') == 1
+    pod.triton.kill()
+    until(lambda: not pod.ready, "the agent has noticed", pod.agent)
+    pod.start_triton()
+    pod.until_ready()
+    assert pod.infer("m", X)["y"] == [3.0, 4.0]
+
+
+def test_a_clock_that_is_set_forward_takes_nothing_from_a_pod_that_serves(
+    store: Store, make_pod: MakePod, claim: Path, line: Relay
+) -> None:
+    """Another pod needs the space at that moment, and Triton starts again after it, without the store."""
+    store.put("models", build_double("kept", 2))
+    store.put("models", build_double("other", 3))
+    pod, other = make_pod(), make_pod()
+    pod.write_manifest(build_python("s3://models/kept"))
+    pod.start()
+    pod.until_ready()
+    [folder] = (claim / ".conch-cache" / "pods").iterdir()
+    until((folder / ".lease").exists, "the agent holds its lease", pod.agent)
+    os.utime(folder, (0, 0))
+    other.write_manifest(build_python("s3://models/other"))
+    other.start_agent("--cache-bytes=100")
+    other.start_triton()
+    other.until_ready()
+    [warning] = other.until_reported().warnings
+    assert "do not fit into the sizeLimit of 100 bytes beside what pods use" in warning.message
+    line.refuses = True
+    assert pod.triton
     pod.triton.kill()
     until(lambda: not pod.ready, "the agent has noticed", pod.agent)
     pod.start_triton()

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from conch_agent.fetch import Fetch
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.connection import CheckedResolver
+from conch_agent.sources.destinations import CheckedResolver, Destinations
 from conch_agent.sources.https import HttpsSource
 from conch_agent.sources.s3 import S3Source
 from conch_contract import ModelSource
@@ -146,12 +147,25 @@ async def test_redirects_are_followed_a_few_times_and_never_out_of_tls(tmp_path:
 async def test_no_model_is_fetched_from_a_metadata_server(host: str) -> None:
     async with serve() as (site, url):
         site.elsewhere = f"http://{host}"
-        for uri in (f"http://{host}/model.onnx", f"{url}/away/model.onnx"):
-            with pytest.raises(Failure, match="which Conch never contacts") as raised:
+        address = URL(f"http://{host}").host or ""
+        what = f"{address}{{}} a link-local address or a cloud's metadata server, which Conch never contacts"
+        for uri, reason, message in (
+            (
+                f"http://{host}/model.onnx",
+                Reason.UNREACHABLE,
+                f"cannot be reached: {what.format(' is')}. Correct storageUri.",
+            ),
+            (
+                f"{url}/away/model.onnx",
+                Reason.FETCH_FAILED,
+                f"leads to {what.format(',')}. Correct storageUri, or the server.",
+            ),
+        ):
+            with pytest.raises(Failure) as raised:
                 await HttpsSource(uri).list_files()
-            assert raised.value.reason == Reason.UNREACHABLE
+            assert (raised.value.reason, raised.value.message) == (reason, f"{uri} {message}")
     with pytest.raises(ValueError, match="which Conch never contacts"):
-        await CheckedResolver().resolve(host.strip("[]"), 80, socket.AF_UNSPEC)
+        await CheckedResolver(Destinations("any.example")).resolve(address, 80, socket.AF_UNSPEC)
 
 
 async def test_an_endpoint_that_is_a_metadata_server_is_refused() -> None:

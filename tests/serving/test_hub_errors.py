@@ -216,7 +216,7 @@ async def test_no_file_is_fetched_from_a_metadata_server(
 ) -> None:
     hub.cdn = f"http://{host}"
     failure = await _failure(HfSource(f"hf://{NAME}", secret), tmp_path)
-    assert failure.reason == Reason.UNREACHABLE
+    assert failure.reason == Reason.FETCH_FAILED
     assert "which Conch never contacts" in failure.message
     failure = await _failure(HfSource(f"hf://{NAME}", {**secret, "HF_ENDPOINT": f"http://{host}"}))
     assert "which Conch never contacts" in failure.message

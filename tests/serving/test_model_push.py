@@ -132,7 +132,7 @@ def test_a_target_that_refuses(protected: Path, store: Store, registry: Registry
     with pytest.raises(PluginError, match="is a folder, and an agent reads one file of a URL"):
         run_plugin("model", "push", protected, f"{store.files}/x.tar.zst")
     wrong = {**store.secret, "AWS_SECRET_ACCESS_KEY": "wrong"}
-    with pytest.raises(PluginError, match="or the credentials in the environment"):
+    with pytest.raises(PluginError, match="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"):
         run_plugin("model", "push", protected, "s3://models/refused", environment=wrong)
     with pytest.raises(PluginError, match="expected a tag, and no digest or path"):
         run_plugin("model", "push", protected, f"oci://{registry.host}/a@sha256:{'0' * 64}")

@@ -221,8 +221,8 @@ def _challenge(realm: str) -> Callable[[web.Request], web.Response]:
         ("https://me:secret@auth.example/token", Reason.FETCH_FAILED, "without a user"),
         ("https://[::1/token", Reason.FETCH_FAILED, "which is no https:// URL"),
         ("https://a:99999/token", Reason.FETCH_FAILED, "which is no https:// URL"),
-        ("http://169.254.169.254/token", Reason.UNREACHABLE, "which Conch never contacts"),
-        ("https://[fd00:ec2::254]/token", Reason.UNREACHABLE, "which Conch never contacts"),
+        ("http://169.254.169.254/token", Reason.FETCH_FAILED, "which Conch never contacts"),
+        ("https://[fd00:ec2::254]/token", Reason.FETCH_FAILED, "which Conch never contacts"),
         ("http://127.0.0.1:1/token", Reason.UNREACHABLE, "connection refused"),
     ],
 )
@@ -247,7 +247,7 @@ async def test_a_token_service_that_is_none(front: Front, realm: str, reason: Re
         ((404, ""), Reason.FETCH_FAILED, "answered HTTP 404 Not Found"),
         ((500, ""), Reason.FETCH_FAILED, "answered HTTP 500"),
         ((403, ""), Reason.ACCESS_DENIED, "the token service 127.0.0.1 refused access"),
-        ((302, ""), Reason.UNREACHABLE, "which Conch never contacts"),
+        ((302, ""), Reason.FETCH_FAILED, "which Conch never contacts"),
     ],
     ids=lambda value: str(value)[:40],
 )

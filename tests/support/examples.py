@@ -19,6 +19,7 @@ from tests.support import filetypes
 from tests.support.bundles import derive_key, write_public
 from tests.support.clients import Tensors
 from tests.support.kube import Kube
+from tests.support.plugin import run_plugin
 from tests.support.signing import sign_folder
 from tests.support.store import Store
 from tests.support.wait import TIMEOUT
@@ -90,6 +91,8 @@ def all_examples() -> list[Example]:
         "digest": magika,
         "signature": magika,
         "encrypted": magika,
+        "encrypted-http": magika,
+        "encrypted-oci": magika,
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),
         "sequences": ({"x": np.array([[1]], dtype=np.float32)}, lambda answer: answer["sum"].tolist() == [[1]]),
@@ -120,6 +123,24 @@ def upload(store: Store) -> None:
     versions: dict[str, bytes | Path] = {f"{number}/model.py": code for number in (1, 2, 3)}
     store.upload("s3://models/add-sub", {"config.pbtxt": code.with_name("config.pbtxt"), **versions})
     store.upload("s3://models/file-type", build_file_type())
+
+
+def push(registry: str, files: str) -> None:
+    """Push the encrypted model to a registry, and to a server of files.
+
+    Args:
+        registry: Its address: host:port.
+        files: That of the server.
+    """
+    with TemporaryDirectory() as name:
+        folder, archive = Path(name) / "model", Path(name) / "magika-encrypted.tar.zst"
+        folder.mkdir()
+        for path, content in encrypt_model(filetypes.MODEL).items():
+            (folder / path).write_bytes(content)
+        plain = {"OCI_PLAIN_HTTP": "true"}
+        run_plugin("model", "push", folder, f"oci://{registry}/team/magika-encrypted:v1", environment=plain)
+        run_plugin("model", "pack", folder, "--to", archive)
+        run_plugin("model", "push", archive, f"http://{files}/models/{archive.name}")
 
 
 def sign_model(file: Path) -> dict[str, bytes]:
@@ -168,13 +189,14 @@ def build_wrong_labels(files: Mapping[str, bytes | Path]) -> dict[str, bytes | P
 
 
 def prepare(kube: Kube, namespace: str, store: Store) -> None:
-    """Write the keys of examples, train the model of sklearn.yaml, and put that of pvc.yaml on its claim.
+    """Write the keys and servers that examples name, the model of sklearn.yaml, and that of pvc.yaml, on its claim.
 
-    The latter two in a pod of the serving image: a joblib file is bound to the scikit-learn that wrote it.
+    The models are made in a pod of the serving image: a joblib file is bound to the scikit-learn that wrote it.
     """
     free_volumes(kube, namespace)
     kube.apply(build_trusted_keys(), namespace)
     kube.apply(build_identity(), namespace)
+    kube.apply(build_servers(store.namespace), namespace)
     kube.apply(MODELS / "workbench.yaml", namespace)
     here = f"--namespace={namespace}"
     kube.run("wait", "pod/workbench", "--for=condition=Ready", TIMEOUT, here)
@@ -189,6 +211,26 @@ def build_trusted_keys() -> dict[str, Any]:
     """Return the ConfigMap that signature.yaml names, with the public key of its model."""
     data = {"key.pub": write_public(_SIGNER)}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "team"}, "data": data}
+
+
+def build_servers(namespace: str) -> list[dict[str, Any]]:
+    """Return the Services that encrypted-http.yaml and encrypted-oci.yaml name, and the Secret of the latter.
+
+    Args:
+        namespace: That of the servers.
+    """
+    services = [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name},
+            "spec": {"type": "ExternalName", "externalName": f"{target}.{namespace}.svc.cluster.local"},
+        }
+        for name, target in {"registry": "registry", "files": "store"}.items()
+    ]
+    plain = {"OCI_PLAIN_HTTP": "true"}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "registry"}, "stringData": plain}
+    return [*services, secret]
 
 
 def build_identity() -> dict[str, Any]:

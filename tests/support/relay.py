@@ -16,7 +16,8 @@ class Relay:
     The first `breaks` connections whose client sends the bytes `breaks_at` end before they arrive, and the first
     `cuts` answers end half way. While `refuses` is set, new connections end before a byte is read, and open ones
     at their next byte; it is set once `ends_after` bytes have come back (0: never). While `flows` is cleared,
-    nothing passes, and no connection ends. `connections` counts those that it has accepted.
+    nothing passes, and no connection ends; it is cleared once the clients have sent `holds_after` bytes (0: never).
+    `connections` counts those that it has accepted, and `sent` the bytes of their clients.
     """
 
     def __init__(
@@ -28,7 +29,9 @@ class Relay:
         self.cuts = 0
         self.refuses = False
         self.ends_after = 0
+        self.holds_after = 0
         self.passed = 0
+        self.sent = 0
         self.connections = 0
         self.flows = threading.Event()
         self.flows.set()
@@ -74,10 +77,26 @@ class Relay:
                         break
                 elif self._breaks(block):
                     break
+                else:
+                    block = self._hold(block, target)
                 target.sendall(block)
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _hold(self, block: bytes, target: socket.socket) -> bytes:
+        """Hand on the bytes up to `holds_after`, and return the rest once the bytes flow again."""
+        with self._lock:
+            left = self.holds_after - self.sent
+            self.sent += len(block)
+            if not 0 < left <= len(block):
+                return block
+            self.flows.clear()
+        target.sendall(block[:left])
+        self.flows.wait()
+        if self.refuses:
+            raise ConnectionAbortedError
+        return block[left:]
 
     def _breaks(self, block: bytes) -> bool:
         with self._lock:

@@ -17,6 +17,7 @@ from tests.support.wait import TIMEOUT, until
 
 MANIFEST: Final = Path(__file__).with_name("store.yaml")
 PORT: Final = 8333
+FILES_PORT: Final = 8888  # of files over plain HTTP, which takes PUT
 KEY, PASSWORD = "conch-demo", "conch-demo-secret"
 
 

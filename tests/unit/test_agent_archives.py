@@ -187,47 +187,89 @@ def test_layers_of_an_image(tmp_path: Path, name: str) -> None:
     assert unpack(tmp_path, *layers, path="m", is_folder=True, are_layers=True) == expected
 
 
+REMEDY = (
+    ". The agent unpacks plain files and folders: pack the model anew, with files in place of links (tar --dereference)"
+    " and with each name once, below its folder."
+)
+LEADS_OUT = f"whose name leads out of the model's folder{REMEDY}"
+NO_NAME = (
+    "which would leave its folder or cannot be a file's: a model's files need plain relative names. Rename or remove"
+    " it."
+)
+OTHER_NAME = "Rename it, or point storageUri at another folder."
+# A name, and what the message has after it.
 NAMES = {
-    "a name with ..": "../a",
-    "a name with .. in it": "x/../../a",
-    "an absolute name": "/etc/passwd",
-    "an absolute name after a blank folder": ".//etc/passwd",
-    "an empty folder name": "a//b",
-    "a backslash": "a\\b",
-    "a line feed": "a\nb",
-    "a long name": "a/" * 600 + "a",
-    "a long name of a file": "a" * 300,
-    "bytes that are not UTF-8": "a\udcff",
+    "a name with ..": ("../a", LEADS_OUT),
+    "a name with .. in it": ("x/../../a", LEADS_OUT),
+    "an absolute name": ("/etc/passwd", LEADS_OUT),
+    "an absolute name after a blank folder": (".//etc/passwd", NO_NAME),
+    "an empty folder name": ("a//b", NO_NAME),
+    "a backslash": ("a\\b", NO_NAME),
+    "a line feed": ("a\nb", NO_NAME),
+    "a control character": ("a\x01b", NO_NAME),
+    "a long name": (
+        "a/" * 600 + "a",
+        f"which has 1201 bytes: the agent fetches paths of up to 1024 bytes. {OTHER_NAME}",
+    ),
+    "a long name of a file": (
+        "a" * 300,
+        f"of which one part has 300 bytes: a file system holds names of up to 255 bytes. {OTHER_NAME}",
+    ),
+    "bytes that are not UTF-8": ("a\udcff", f"which is not UTF-8. {OTHER_NAME}"),
 }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_unsafe_names_of_members(tmp_path: Path, name: str) -> None:
-    refuse(tmp_path, Reason.UNSAFE_PATH, pack(file(NAMES[name], b"1"), form=tarfile.GNU_FORMAT))
+    text, problem = NAMES[name]
+    message = refuse(tmp_path, Reason.UNSAFE_PATH, pack(file(text, b"1"), form=tarfile.GNU_FORMAT))
+    has = "has the member" if problem == LEADS_OUT else "holds the name"
+    shown = text.removeprefix("./") if text.startswith(".//") else text[:200]
+    assert message == f"oci://r.example/m:v1: layer-1 {has} {shown!r}, {problem}"
 
 
+# A member, and what the message has of it.
 KINDS = {
-    "a symbolic link": special("a", tarfile.SYMTYPE, "/etc/passwd"),
-    "a symbolic link inside": special("a", tarfile.SYMTYPE, "model"),
-    "a hard link to a file outside": special("a", tarfile.LNKTYPE, "/etc/passwd"),
-    "a hard link upwards": special("a", tarfile.LNKTYPE, "../x"),
-    "a hard link to nothing": special("a", tarfile.LNKTYPE, "later"),
-    "a hard link to itself": special("a", tarfile.LNKTYPE, "a"),
-    "a character device": special("a", tarfile.CHRTYPE),
-    "a block device": special("a", tarfile.BLKTYPE),
-    "a FIFO": special("a", tarfile.FIFOTYPE),
-    "an unknown kind": special("a", b"D"),
-    "a file twice": file("model", b"2"),
-    "a file that is a folder": file("model/a", b"2"),
-    "a folder that is a file": folder("model"),
-    "a file in place of a folder": file("1", b"2"),
+    "a symbolic link": (
+        special("a", tarfile.SYMTYPE, "/etc/passwd"),
+        "has the member 'a', which is a symbolic link to '/etc/passwd'",
+    ),
+    "a symbolic link inside": (
+        special("a", tarfile.SYMTYPE, "model"),
+        "has the member 'a', which is a symbolic link to 'model'",
+    ),
+    "a hard link to a file outside": (
+        special("a", tarfile.LNKTYPE, "/etc/passwd"),
+        "has the member 'a', which is a hard link to '/etc/passwd', out of the model's folder",
+    ),
+    "a hard link upwards": (
+        special("a", tarfile.LNKTYPE, "../x"),
+        "has the member 'a', which is a hard link to '../x', out of the model's folder",
+    ),
+    "a hard link to nothing": (
+        special("a", tarfile.LNKTYPE, "later"),
+        "has the member 'a', which is a hard link to 'later', and the model has no such file before it",
+    ),
+    "a hard link to itself": (
+        special("a", tarfile.LNKTYPE, "a"),
+        "has the member 'a', which is a hard link to 'a', and the model has no such file before it",
+    ),
+    "a character device": (special("a", tarfile.CHRTYPE), "has the member 'a', which is a device"),
+    "a block device": (special("a", tarfile.BLKTYPE), "has the member 'a', which is a device"),
+    "a FIFO": (special("a", tarfile.FIFOTYPE), "has the member 'a', which is a FIFO"),
+    "an unknown kind": (special("a", b"D"), "has the member 'a', which is of an unknown kind"),
+    "a file twice": (file("model", b"2"), "has 'model' twice, or a file where its folder is"),
+    "a file that is a folder": (file("model/a", b"2"), "has 'model/a' twice, or a file where its folder is"),
+    "a folder that is a file": (folder("model"), "has 'model' twice, or a file where its folder is"),
+    "a file in place of a folder": (file("1", b"2"), "has '1' twice, or a file where its folder is"),
 }
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_members_that_are_refused(tmp_path: Path, name: str) -> None:
-    message = refuse(tmp_path, Reason.UNSAFE_PATH, pack(file("model", b"1"), file("1/x", b""), KINDS[name]))
-    assert "layer-1" in message
+    member, problem = KINDS[name]
+    message = refuse(tmp_path, Reason.UNSAFE_PATH, pack(file("model", b"1"), file("1/x", b""), member))
+    assert message == f"oci://r.example/m:v1: layer-1 {problem}{REMEDY}"
 
 
 def test_the_folder_of_an_image_is_a_link(tmp_path: Path) -> None:
@@ -309,6 +351,17 @@ def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "'10'" in message
 
 
+def test_an_archive_with_a_million_entries(tmp_path: Path) -> None:
+    compressor = zstd.ZstdCompressor()
+    members = header(b".git/", flag=b"5") * 1000
+    packed = b"".join(compressor.compress(members) for _ in range(1000)) + compressor.flush()
+    assert len(packed) < 1_000_000
+    assert refuse(tmp_path, Reason.TOO_LARGE, packed) == (
+        "oci://r.example/m:v1: layer-1 has over 100000 members, or over 200000 files, folders and whiteouts in the"
+        " model's folder, at '.git/': that is no model. Pack its folder alone."
+    )
+
+
 def test_too_many_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpacking, "MOST_FILES", 10)
     assert "over 20 files, folders and" in refuse(tmp_path, Reason.TOO_LARGE, pack(file("a/" * 30 + "a"), file("b")))
@@ -330,7 +383,10 @@ def test_a_bomb_is_stopped_before_it_is_written(tmp_path: Path, compress: Callab
     bomb = compress(pack_files({"a": b"1", "b": bytes(50 << 20)}))
     assert len(bomb) < 100_000
     message = refuse(tmp_path, Reason.TOO_LARGE, bomb, max_bytes=10 << 20)
-    assert "the member 'b' of 52428800 bytes after 1 bytes of others; this installation takes models up to" in message
+    assert message == (
+        "oci://r.example/m:v1: layer-1 has the member 'b' of 52428800 bytes after 1 bytes of others; this installation"
+        " takes models up to 10485760."
+    )
     assert read(tmp_path / "target") == {"a": b"1"}
 
 

@@ -232,13 +232,24 @@ async def test_the_longest_unused_model_is_deleted_first(pods: Pods, tmp_path: P
     assert {path.stat().st_size for path in pods.paths("blobs")} == {sizes["used"], sizes["new"]}
 
 
-@pytest.mark.parametrize(("text", "word"), [("2\n", "'2'"), ("", "''"), ("\0\0", "format"), ("9" * 10_000, "format")])
-def test_a_cache_of_another_format_is_left_alone(pods: Pods, text: str, word: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2\n", "its format is '2', {known}"),
+        ("", "its format is '', {known}"),
+        ("\0\0", "its format is '\\x00\\x00', {known}"),
+        ("9" * 10_000, "its format cannot be read: {file} is no file of up to 9 bytes. Use another claim"),
+    ],
+    ids=["newer", "empty", "zeros", "long"],
+)
+def test_a_cache_of_a_newer_version_is_left_alone(pods: Pods, text: str, message: str) -> None:
     (pods.claim / FOLDER).mkdir()
     (pods.claim / FOLDER / "format").write_text(text)
     with pytest.raises(CacheUnusableError) as raised:
         pods.open("a")
-    assert word in str(raised.value)
+    known = "and this agent knows format 1: use the serving image that wrote it, or another claim"
+    file = pods.settings("a").cache / FOLDER / "format"
+    assert str(raised.value) == message.format(known=known, file=file)
     assert [path.name for path in (pods.claim / FOLDER).iterdir()] == ["format"]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from conch_agent import layout, model_fetch
-from conch_agent.cache import CachedSource, CacheUnusableError, keep_lease, open_cache, opening, space
+from conch_agent.cache import CachedSource, CacheUnusableError, open_cache, space
 from conch_agent.cache.locks import hold
 from conch_agent.download import Progress
 from conch_agent.fetch import FetchResult
@@ -90,19 +90,6 @@ async def test_a_pod_whose_lease_was_lost_starts_again_without_the_store(pods: P
     assert (settings.repository / "m" / "1" / "model.py").samefile(
         next(path for path in pods.paths("blobs") if b"Triton" in path.read_bytes())
     )
-
-
-async def test_a_lease_that_was_lost_is_noticed_though_a_fetch_has_made_the_folder_again(
-    pods: Pods, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(opening, "RENEWAL_SECONDS", 0.01)
-    folder = pods.open("a").folder
-    lease = asyncio.create_task(keep_lease(pods.settings("a")))
-    await asyncio.sleep(0.1)
-    assert not lease.done()
-    shutil.rmtree(folder)
-    pods.open("a")
-    await asyncio.wait_for(lease, 2)
 
 
 async def test_a_layout_that_the_claim_does_not_take_is_made_in_the_pod(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -16,13 +17,15 @@ from conch_agent.age import Decryption as FileDecryption
 from conch_agent.age import parse_keys
 from conch_agent.decryption import plan_names
 from conch_agent.layout import SERVED
+from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.prepare import Preparation
 from conch_agent.reasons import Failure, Reason
 from conch_agent.repository_model import RepositoryModel
 from conch_agent.settings import Settings
 from conch_agent.sources.base import Item, Listing
 from conch_agent.warmup.folder import fetch_requests
-from conch_contract import Decryption, ModelSource, Signature, Verification, Warmup
+from conch_contract import Decryption, Mirror, ModelSource, Signature, Verification, Warmup
+from conch_contract.report import Origin
 from tests.support import bundles, signing, tars
 from tests.support.web import serve_apps
 
@@ -68,8 +71,8 @@ def _source(folder: Path, *, decrypt: bool = True, verify: Verification | None =
     return ModelSource(name="m", format="triton", storage_uri=f"file://{folder}", decrypt=keys, verify=verify)
 
 
-async def _prepare(source: ModelSource, settings: Settings) -> RepositoryModel:
-    return await Preparation(source, settings).prepare(None)
+async def _prepare(source: ModelSource, settings: Settings, metrics: ModelMetrics | None = None) -> RepositoryModel:
+    return await Preparation(source, settings, metrics).prepare(None)
 
 
 async def _refusal(source: ModelSource, settings: Settings) -> Failure:
@@ -86,7 +89,9 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 
 async def test_an_encrypted_model_is_laid_out_as_its_plaintext_is(folder: Path, settings: Settings) -> None:
-    model = await _prepare(_source(folder), settings)
+    metrics = ModelMetrics()
+    model = await _prepare(_source(folder), settings, metrics)
+    assert metrics.counts[Phase.DECRYPT] == 1
     laid = _read(settings.repository / "m")
     assert (laid["1/model.py"], laid["1/weights.bin"]) == (MODEL, WEIGHTS)
     assert b'backend: "python"' in laid["config.pbtxt"]
@@ -308,3 +313,22 @@ def test_a_decryption_that_is_stopped_ends(tmp_path: Path) -> None:
     decryption.stop()
     with pytest.raises(OSError, match="the decryption was stopped"):
         decryption.run(parse_keys(str(IDENTITY)))
+
+
+@pytest.mark.parametrize("damage", ["a chunk", "a plain file"])
+async def test_a_mirror_serves_where_the_files_of_the_store_are_damaged(
+    folder: Path, settings: Settings, tmp_path: Path, damage: str
+) -> None:
+    mirror = tmp_path / "mirror"
+    shutil.copytree(folder, mirror)
+    if damage == "a chunk":
+        encrypted = bytearray((folder / "1/weights.bin.age").read_bytes())
+        encrypted[-5] ^= 1
+        (folder / "1/weights.bin.age").write_bytes(encrypted)
+    else:
+        (folder / "plain").write_text("x")
+    source = _source(folder).model_copy(update={"mirrors": (Mirror(uri=f"file://{mirror}"),)})
+    model = await _prepare(source, settings)
+    assert (model.origin, model.uri) == (Origin.MIRROR, f"file://{mirror}")
+    assert (settings.repository / "m/1/weights.bin").read_bytes() == WEIGHTS
+    assert {"a chunk": "is authentic in its first", "a plain file": "that are not encrypted"}[damage] in model.detour

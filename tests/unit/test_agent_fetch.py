@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path, PurePosixPath
@@ -142,6 +143,10 @@ async def test_more_than_the_disk_holds_is_refused_before_it_begins(origin: Path
     with pytest.raises(Failure) as raised:
         await Fetch(source, tmp_path / "to").run(huge)
     assert raised.value.reason == Reason.DISK_FULL
+    expected = (
+        r"file://\S+ needs 1152921504606846976 more bytes, and the models volume has \d+ free, of which the agent"
+    )
+    assert re.match(expected, raised.value.message)
     assert source.read_from == {}
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from conch_agent.cache import LastContent, open_cache
 from conch_agent.cache.last import read_last
-from conch_agent.download import RESERVE
+from conch_agent.disk import RESERVE
 from conch_agent.outage_watch import OutageWatch
 from conch_agent.prepare import Preparation
 from conch_agent.reasons import Failure, Reason

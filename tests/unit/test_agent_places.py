@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.record import compute_digest
 from conch_agent.repository_model import RepositoryModel
 from conch_agent.settings import Settings
+from conch_agent.sources.https import HttpsSource
 from conch_contract import Mirror, ModelSource, Verification
 from conch_contract.manifest import select_model
 from conch_contract.report import Origin
@@ -165,3 +167,29 @@ async def test_a_revision_of_a_listing_has_no_mirror_before_its_digest_is_known(
     pinned = source.model_copy(update={"digest": DIGEST})
     model = await _prepare(pinned, settings)
     assert (model.uri, model.source_identity) == (mirror, "")
+
+
+SIGNED = {
+    "of S3": ("127.0.0.1:1/m.onnx?X-Amz-Signature=c2ln&X-Amz-Date=1", "127.0.0.1:1/m.onnx?..."),
+    "of Azure": ("127.0.0.1:1/m.onnx?sp=rl&sig=c2ln", "127.0.0.1:1/m.onnx?..."),
+    "of Google": ("127.0.0.1:1/m.onnx?X-Goog-Signature=c2ln", "127.0.0.1:1/m.onnx?..."),
+    "a token": ("127.0.0.1:1/m.onnx?private_token=c2ln", "127.0.0.1:1/m.onnx?..."),
+    "a password": ("user:c2ln@127.0.0.1:1/m.onnx", "...@127.0.0.1:1/m.onnx"),
+}
+
+
+@pytest.mark.parametrize("case", SIGNED)
+async def test_a_signed_url_is_in_no_message(case: str) -> None:
+    """Its query gives access to who reads the status, an event or a log."""
+    url, shown = SIGNED[case]
+    place = ModelSource(name="m", format="onnx", storage_uri=f"https://{url}")
+
+    async def attempt(place: ModelSource, failures: Sequence[Failure]) -> None:
+        del failures
+        await HttpsSource(place.storage_uri).list_files()
+
+    with pytest.raises(Failure) as caught:
+        await try_places([place, place], attempt)
+    for text in (caught.value.message, str(caught.value)):
+        assert f"https://{shown} cannot be reached" in text
+        assert "c2ln" not in text

@@ -28,7 +28,7 @@ from conch_agent.settings import Settings
 from conch_agent.sources.base import Archives, Buffer, Item, Listing
 from conch_agent.sources.local import LocalSource
 from conch_agent.unpacking import Unpacking
-from tests.support.tars import pack_files
+from tests.support.tars import header, pack_files
 
 _FORK = multiprocessing.get_context("fork")
 
@@ -204,12 +204,15 @@ async def test_archives_are_deleted_when_space_is_needed_and_unpacked_again(mode
     assert packed.read_bytes == 0, "what was unpacked is there"
 
 
-async def test_a_member_that_is_larger_than_the_disk(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacking, "RESERVE", 1 << 60)
+async def test_a_member_that_is_larger_than_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "origin").mkdir()
+    (tmp_path / "origin" / "a.tar").write_bytes(header(b"large", b"\x80" + (1 << 50).to_bytes(11, "big")) + bytes(1024))
+    source = Packed(tmp_path / "origin")
     with pytest.raises(
-        Failure, match=r"0\.tar\.gz has the member '1/0\.bin' of 0 bytes, and the models volume"
+        Failure,
+        match=r"a\.tar has the member 'large' of 1125899906842624 bytes, and the models volume has \d+ free, of",
     ) as raised:
-        await model.fetch("a", is_cached=False)
+        await Unpacking(source, tmp_path).run(await source.list_files())
     assert raised.value.reason == Reason.DISK_FULL
 
 
@@ -229,9 +232,8 @@ _FULL = """
 import asyncio, sys
 from pathlib import Path
 from conch_agent.reasons import Failure
-from conch_agent import unpacking
+from conch_agent import unpacking  # the disk is found to be full when it is written to
 from tests.unit.test_agent_unpacking import Model
-unpacking.RESERVE = unpacking._CACHE_STEP = -(1 << 40)  # the disk is found to be full when it is written to
 unpacking.Unpacking._reserve = lambda *_: None
 model = Model.__new__(Model)
 model.root, model.origin = Path(sys.argv[1]), Path(sys.argv[2])

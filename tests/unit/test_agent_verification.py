@@ -54,7 +54,7 @@ def _run_sha256sum(file: Path) -> str:
     return subprocess.run(["sha256sum", file], check=True, capture_output=True, text=True).stdout.split()[0]
 
 
-def _compute_digest(folder: Path) -> str:
+def compute_digest(folder: Path) -> str:
     line = subprocess.run(COMMAND, shell=True, cwd=folder, check=True, capture_output=True, text=True).stdout  # noqa: S602  the line of the docs
     return f"sha256:{line.split()[0]}"
 
@@ -78,7 +78,7 @@ async def test_a_folder_with_the_digest_that_its_user_computes_is_laid_out(origi
     (origin / "1" / "größe 'a'.txt").write_bytes(b"")
     (origin / ".git").mkdir()
     (origin / ".git" / "HEAD").write_text("ref: refs/heads/main")
-    digest = _compute_digest(origin)
+    digest = compute_digest(origin)
     model = await _prepare(_source(origin, digest), settings)
     assert model.digest == digest
     assert model.verified == ("Digest",)
@@ -86,11 +86,11 @@ async def test_a_folder_with_the_digest_that_its_user_computes_is_laid_out(origi
 
 
 async def test_a_folder_with_another_digest_is_not(origin: Path, settings: Settings) -> None:
-    meant = _compute_digest(origin)
+    meant = compute_digest(origin)
     (origin / "1" / "model.py").write_bytes(MODEL.replace(b"...", b"evil"))
     failure = await _refusal(_source(origin, meant), settings)
     assert failure.reason == Reason.DIGEST_MISMATCH
-    both = f"has the digest {_compute_digest(origin)}, and storage.verify.digest is {meant}. Nothing of it is served."
+    both = f"has the digest {compute_digest(origin)}, and storage.verify.digest is {meant}. Nothing of it is served."
     assert failure.message.startswith(f"file://{origin} {both}")
 
 
@@ -159,7 +159,7 @@ async def test_a_config_that_was_read_is_the_fetched_one(origin: Path, settings:
             "AWS_SKIP_SIGNATURE": "true",
         }.items():
             (settings.storage / key).write_text(value)
-        verify = Verification(digest=_compute_digest(origin))
+        verify = Verification(digest=compute_digest(origin))
         source = ModelSource(name="m", format="triton", storage_uri="s3://models/m", verify=verify)
         failure = await _refusal(source, settings)
         assert failure.reason == Reason.CHANGED
@@ -211,4 +211,4 @@ def test_the_example_and_the_docs_have_the_digest_of_the_model_that_the_tests_up
     root = Path(__file__).parents[2]
     file = hashlib.sha256(filetypes.MODEL.read_bytes()).hexdigest()
     assert f"digest: sha256:{file}\n" in (root / "examples" / "digest.yaml").read_text()
-    assert f"digest: {_compute_digest(tmp_path)}\n" in (root / "docs" / "serving-image.md").read_text()
+    assert f"digest: {compute_digest(tmp_path)}\n" in (root / "docs" / "serving-image.md").read_text()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from conch.api import InferenceService
 from conch.api.variants import merge
 from conch.decide import find_unreported_pods
@@ -42,6 +44,13 @@ def test_each_secret_of_a_place_has_a_folder_and_each_claim_is_mounted() -> None
         assert mounts[f"/conch/storage-secrets/{secret}"]["secret"]["secretName"] == secret
     assert mounts["/conch/pvc/models"]["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
     assert "/conch/storage" not in mounts
+
+
+@pytest.mark.parametrize("uri", ["pvc:///magika", "pvc://a:b/magika", "pvc://Models/magika", "pvc://a\x07/magika"])
+def test_a_mirror_of_no_claim_has_no_volume(uri: str) -> None:
+    """The API server would refuse the pods of the service, whose store serves."""
+    mounts = _read_mounts(_service(mirrors=[{"uri": uri}, {"uri": "pvc://models/magika"}]))
+    assert [path for path in mounts if path.startswith("/conch/pvc")] == ["/conch/pvc/models"]
 
 
 def test_the_secret_of_storage_uri_is_not_that_of_a_mirror_without_one() -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from conch.api.reasons import Reason, build_reference
-from conch_agent.reasons import WarningReason
+from conch_agent.reasons import Reason as AgentReason
+from conch_agent.reasons import Retry, WarningReason
+from conch_contract.report import CRASHED
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SOURCES: Final = ROOT / "operator" / "src" / "conch"
@@ -48,3 +50,16 @@ def test_the_remedies_are_of_reasons_that_exist() -> None:
     named = {name for row in table.splitlines()[2:] for name in re.findall(r"`([A-Z]\w+)`", row.split("|")[1])}
     foreign = {"InternalError", "ServiceUnavailable", "Timeout"}  # the API server's
     assert named - set(Reason) - foreign - set(WarningReason) == set()
+
+
+# Each retry of these loads the model, sends requests to Triton, or reads all files.
+COSTLY: Final = {
+    *("ContentChanged", "DecryptionFailed", "DigestMismatch", "InvalidSignature", "NotSigned"),
+    *("LoadFailed", "ModelCycle", "ModelMissing"),
+    *("WarmupAnswersWrong", "WarmupFailed", "WarmupMissing", "WarmupTimedOut", "WarmupUnreachable"),
+}
+
+
+def test_a_failure_whose_retry_is_costly_is_retried_later() -> None:
+    assert {reason for reason in AgentReason if reason.retry is Retry.LATER} == COSTLY
+    assert {reason for reason in AgentReason if reason.retry is Retry.AFTER_OTHERS} == CRASHED

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from conch.api import InferenceService
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, NAMESPACE, Kind, Ref
 from conch.api.names import ANNOTATION_SIGNATURE_PATH, LABEL_POLICY, LABEL_SIGNATURE_POLICY
 from conch.cli.actions import promote
 from conch.cli.status import build_status_text
 from conch.decide import find_unreported_pods
+from conch.desire.defaults import PodDefaults
+from conch.desire.pod import build_pod_template
 from conch.events.handlers import EventHandlers
 from conch.observe import SignaturePolicies, Store
 from conch.observe.signature_policies import find_written_policy, read_policy
@@ -337,3 +340,18 @@ def test_what_is_written_is_read_for_a_plan() -> None:
     assert find_written_policy([build_manifest(), _config_map()]) is None
     assert find_written_policy([_config_map(data={names.POLICY_FILE: POLICY.to_json()})]) == POLICY
     assert find_written_policy([_config_map(data={names.POLICY_FILE: "{"})]) is None
+
+
+# The pods.
+
+
+@pytest.mark.parametrize("predictor", [{}, {"cache": {"claimName": "models"}}])
+def test_triton_has_no_file_before_its_checks(predictor: dict[str, Any]) -> None:
+    """A parameter of a signed model can name any file of Triton's container: no download may be there."""
+    manifest = build_manifest()
+    manifest["spec"]["predictor"] |= predictor
+    template = build_pod_template(InferenceService.parse(manifest), "m-1", PodDefaults(image="x"))
+    [triton] = template["spec"]["containers"]
+    [models] = [mount for mount in triton["volumeMounts"] if mount["mountPath"].startswith(names.MODELS_DIR)]
+    folder = {"name": "conch-models", "mountPath": "/conch/models/repository", "subPath": "repository"}
+    assert models == {**folder, "readOnly": True}

@@ -16,6 +16,10 @@ FORMATS: Final = ("text", "json", "yaml")
 class CommandError(click.ClickException):
     """An error of a command: what happened, what was expected, what to do. Ends the command with 1."""
 
+    def format_message(self) -> str:
+        """Return the message without characters that control a terminal: it may have texts of others."""
+        return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in self.message)
+
 
 @dataclass(frozen=True)
 class Access:

@@ -26,7 +26,7 @@ from conch.triton import (
     uses_rate_limiter,
 )
 from conch_contract import names
-from conch_contract.schemes import Mount, find_scheme
+from conch_contract.schemes import Mount, find_scheme, has_form
 
 USER: Final = 1000
 _SECURE: Final = {
@@ -76,6 +76,13 @@ def build_pod_template(service: InferenceService, workload: str, defaults: PodDe
     return {"metadata": meta, "spec": spec}
 
 
+# Triton sees what has passed its checks, and no download: a parameter of a signed model could name a file of those.
+_REPOSITORY_MOUNT: Final = {
+    "name": _MODELS,
+    "mountPath": names.REPOSITORY_DIR,
+    "subPath": names.REPOSITORY_DIR.removeprefix(f"{names.MODELS_DIR}/"),
+    "readOnly": True,
+}
 # The annotation as a file: the agent serves the revision that it names, also after it has changed.
 _REVISION: Final = {
     "items": [
@@ -180,7 +187,7 @@ def _build_triton(service: InferenceService, workload: str, defaults: PodDefault
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         "securityContext": _SECURE,
         "volumeMounts": [
-            {"name": _MODELS, "mountPath": names.MODELS_DIR, "readOnly": True},
+            _REPOSITORY_MOUNT,
             {"name": _CONTROL, "mountPath": names.CONTROL_DIR, "readOnly": True},
             {"name": _SHM, "mountPath": "/dev/shm"},  # noqa: S108  a memory emptyDir
             {"name": _TMP, "mountPath": "/tmp"},  # noqa: S108  an emptyDir
@@ -264,9 +271,14 @@ def _list_warmup_config_maps(service: InferenceService) -> list[str]:
 
 
 def _list_claims(service: InferenceService) -> list[str]:
-    """Return the PersistentVolumeClaims of places whose scheme mounts one, in the order of the models."""
+    """Return the PersistentVolumeClaims of places whose scheme mounts one, in the order of the models.
+
+    A place without the form of its scheme, as the API server lets it pass among mirrors, has none: the API server would
+    refuse the pod with its volume, and the agent reports the place.
+    """
     uris = (uri for model in service.models for uri in model.uris if _find_mount(uri) == Mount.CLAIM)
-    return list(dict.fromkeys(uri.partition("://")[2].partition("/")[0] for uri in uris))
+    places = (uri.partition("://")[2] for uri in uris if has_form(uri))
+    return list(dict.fromkeys(place.partition("/")[0] for place in places))
 
 
 def _name_claim_volumes(service: InferenceService) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from conch.observe.fields import mappings
 from conch.write.encoding import encode
 from conch.write.errors import CallError, describe_no_answer, read_error, read_object
 from conch.write.kubeconfig import load_kubeconfig
+from conch.write.session import drop_trust, find_proxy
 
 # The charset is the default. With it kubernetes_asyncio sends the bytes of `encode` as they are; without it, it makes
 # JSON of its own, with escapes that YAML does not know.
@@ -48,12 +49,15 @@ class Server:
             write_seconds: how long writes are allowed from now on. At 0 or less no write is sent; None: always allowed.
         """
         configuration.connection_pool_maxsize = connections
+        configuration.proxy = configuration.proxy or find_proxy(configuration.host or "")
         self._write_seconds = write_seconds
         try:
             self.client = ApiClient(configuration)
         except (OSError, ValueError) as error:  # an SSLError is an OSError
             problem = f"the certificates or the key for {configuration.host} cannot be used: {error}"
             raise CallError(0, "NoCluster", f"{problem}; correct them in the kubeconfig") from error
+        rest = self.client.rest_client
+        rest.pool_manager = drop_trust(rest.pool_manager)
         self.host = configuration.host or ""
         self.client.user_agent = f"conch/{version('conch')}"  # for audit logs
         if write_seconds is not None:

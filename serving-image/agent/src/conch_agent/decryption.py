@@ -7,14 +7,13 @@ is not signed. What is decrypted is on the pod's own volume alone, and never in 
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
 from conch_agent.age import AgeError, Decryption, Key, NoKeyError, parse_keys
-from conch_agent.download import RESERVE
+from conch_agent.disk import check_space
 from conch_agent.fetch import translate_disk_errors
 from conch_agent.layout import delete_tree
 from conch_agent.reasons import Failure, Reason
@@ -178,13 +177,7 @@ class Decrypter:
         for name in self.names:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
         needed = sum((encrypted / path).stat().st_size for path in self.names.values())
-        free = shutil.disk_usage(self.folder).free
-        if needed > free - RESERVE:
-            message = (
-                f"{self.source.storage_uri} needs {needed} more bytes to be decrypted and the models volume has {free}"
-                " free. Give the service more storage, or serve a smaller model."
-            )
-            raise Failure(Reason.DISK_FULL, message)
+        check_space(f"{self.source.storage_uri} needs {needed} more bytes to be decrypted", needed, self.folder)
 
     async def _decrypt(self, file: Path, name: PurePosixPath) -> None:
         decryption = Decryption(file, self.folder / name)

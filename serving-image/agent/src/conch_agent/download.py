@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final
 
 from conch_agent.digests import check_digest, read_chunks
+from conch_agent.disk import RESERVE
 from conch_agent.read_ahead import read_ahead
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import Record, hash_prefix, read_record, write_record
 from conch_agent.sources.base import Buffer, Item, Source
 from conch_agent.threads import run_in_thread
 
-RESERVE: Final = 16 * 1024 * 1024  # bytes that stay free for records and folders
 _SMALL: Final = 256 * 1024  # bytes, which are hashed in less time than another thread takes to begin
 
 
@@ -136,7 +136,9 @@ class Download:
         async with read_ahead(self.source.read(item, offset)) as ahead:
             while blocks := await ahead.take():
                 size = sum(map(len, blocks))
-                self._check_declared_size(item, offset + size, part.file.parent)
+                self._check_declared_size(item, offset + size)
+                if item.size is None:
+                    await run_in_thread(_check_reserve, part.file.parent)
                 await _store(begun.stream, begun.state, blocks, size)
                 offset += size
                 self.progress.fetched += size
@@ -147,7 +149,7 @@ class Download:
                     await run_in_thread(write_record, part.record, record)
         return offset
 
-    def _check_declared_size(self, item: Item, size: int, folder: Path) -> None:
+    def _check_declared_size(self, item: Item, size: int) -> None:
         """Refuse more bytes than declared before they are written: only the declared size fits on the disk."""
         if item.size is not None and size > item.size:
             message = (
@@ -155,8 +157,11 @@ class Download:
                 "retries. Read the server's log, or upload the file again."
             )
             raise Failure(Reason.FETCH_FAILED, message)
-        if item.size is None and shutil.disk_usage(folder).free < RESERVE:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def _check_reserve(folder: Path) -> None:
+    if shutil.disk_usage(folder).free < RESERVE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ content until it has loaded the new one.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -143,8 +143,23 @@ async def find_busy(names: Iterable[str], triton: Triton) -> list[str]:
     Raises:
         TritonUnavailableError: Triton does not answer.
     """
-    last = await triton.read_last_request_times()
-    return sorted(name for name in names if time.time() - last.get(name, 0.0) < _IDLE_SECONDS)
+    return select_busy(names, await triton.read_last_request_times(), time.time())
+
+
+def select_busy(names: Iterable[str], last: Mapping[str, Sequence[float]], now: float) -> list[str]:
+    """Return the models that have answered a request a moment ago, in alphabetical order.
+
+    A time in the future was before the node's clock was set back, and is none of the last requests.
+
+    Args:
+        names: Names of models.
+        last: The times of the last requests to the versions of a model by its name, in seconds.
+        now: The time now.
+
+    >>> select_busy("ab", {"a": [100.0, 99.0], "b": [3700.0]}, 100.5)
+    ['a']
+    """
+    return sorted(name for name in names if any(abs(now - each) < _IDLE_SECONDS for each in last.get(name, ())))
 
 
 def collect_callees(models: Mapping[str, PodModel]) -> Mapping[str, Collection[str]]:

@@ -8,9 +8,7 @@ folder has hard links to older files, whose content must not change.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from conch_agent.cache import Cache, CacheUnusableError
-from conch_agent.download import RESERVE, Download, Part, Progress, check_size, find_part
+from conch_agent.disk import check_space, translate_full_disk
+from conch_agent.download import Download, Part, Progress, check_size, find_part
 from conch_agent.peers import PeerSource
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import Record, compute_digest, hash_prefix, read_record, write_record
@@ -122,14 +121,9 @@ class Fetch:
             self.progress.evicted += self.cache.make_space_for(listing.items, self.source.uri)
             return
         size_on_disk = sum(path.stat().st_size for path in [*files.rglob("*"), *parts.glob("*.part")] if path.is_file())
-        free = shutil.disk_usage(self.folder).free
-        missing = listing.total - size_on_disk
-        if missing > free - RESERVE and not self._is_linkable(listing):
-            message = (
-                f"{self.source.uri} needs {missing} more bytes and the models volume has {free} free. "
-                "Give the service more storage, or serve a smaller model."
-            )
-            raise Failure(Reason.DISK_FULL, message)
+        if not self._is_linkable(listing):
+            missing = listing.total - size_on_disk
+            check_space(f"{self.source.uri} needs {missing} more bytes", missing, self.folder)
 
     def _is_linkable(self, listing: Listing) -> bool:
         local = self.source.find_local(listing.items[0])
@@ -149,14 +143,12 @@ def translate_disk_errors(uri: str, cache: Cache | None) -> Iterator[None]:
         CacheUnusableError: The cache cannot take the files.
     """
     try:
-        yield
+        with nullcontext() if cache else translate_full_disk(uri):
+            yield
     except OSError as error:
         if cache:
             raise CacheUnusableError.from_os_error(error) from error
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            message = f"{uri}: the models volume is full. Give the service more storage."
-            raise Failure(Reason.DISK_FULL, message) from error
-        message = f"{uri}: {error.strerror or error} ({error.filename})."
+        message = f"{uri}: {error.strerror or error} ({error.filename}). Check the disk of the pod's node."
         raise Failure(Reason.FETCH_FAILED, message) from error
 
 

@@ -39,6 +39,7 @@ class Loader:
         is_current: True if Triton is known to serve the content of the repository.
         has_former: True if Triton is known to serve another content than that of the repository.
         has_lost_content: True if Triton has finished another load since: that of a manifest of before.
+        has_trace_rate: True if Triton traces the model as the pod is configured.
         has_unloaded: True if the content of before was unloaded first.
         load_seconds: Duration of the last load.
         config: The configuration that Triton uses; None: it is not read since the last load.
@@ -61,7 +62,7 @@ class Loader:
         self._name = name
         self._metrics = metrics
         self._trace_rate = server.settings.trace_rates.get(name)
-        self._has_trace_rate = False
+        self.has_trace_rate = self._trace_rate is None
         self._triton = server.triton
         self._monitor = server.monitor
         self._wait_until_left = server.wait_until_left
@@ -81,6 +82,7 @@ class Loader:
     def note_outage(self) -> None:
         """Record that Triton cannot serve models: no load runs, and its content has to be read again."""
         self.is_current, self._retry_time = False, 0.0
+        self.has_trace_rate = self._trace_rate is None
 
     @property
     def index(self) -> RepositoryIndex:
@@ -140,8 +142,8 @@ class Loader:
         return all(content == model.content for content in contents)
 
     async def set_trace_rate(self) -> None:
-        """Set the rate at which Triton traces the model, after each load: a Triton that has restarted lacks it."""
-        if self._trace_rate is None or self._has_trace_rate:
+        """Set the rate at which Triton traces the model, once after its first load in a Triton."""
+        if self._trace_rate is None or self.has_trace_rate:
             return
         try:
             await self._triton.set_trace_rate(self._name, self._trace_rate)
@@ -150,7 +152,7 @@ class Loader:
             return
         except TritonError as error:
             self._log.warning("the trace rate is refused", detail=str(error))
-        self._has_trace_rate = True
+        self.has_trace_rate = True
 
     async def read_config(self, model: RepositoryModel) -> None:
         """Read the configuration that Triton uses, once after a load; without an answer there is none.
@@ -209,7 +211,9 @@ class Loader:
 
     async def _load(self, model: RepositoryModel) -> bool:
         """Load the model; return False if the answer was lost: Triton's configuration then shows the result."""
-        began, self.config, self._has_trace_rate = time.monotonic(), None, False
+        began, self.config = time.monotonic(), None
+        if not self.serves(()):
+            self.has_trace_rate = self._trace_rate is None
         loads = self._bind(model)
         self._log.info("loading")
         loads.begin()  # until Triton answers, or ends

@@ -26,6 +26,7 @@ class Phase(StrEnum):
     LIST = "list"  # the source, or what the cache has of it
     FETCH = "fetch"  # files, which are hashed while they arrive, and unpacked
     VERIFY = "verify"  # the signature, and the digests of the files
+    DECRYPT = "decrypt"  # encrypted files
     LAYOUT = "layout"  # links in Triton's model repository
     LOAD = "load"  # in Triton
     WARM = "warm"  # requests of the warm-up

@@ -25,34 +25,15 @@ from conch_agent.pipeline_folder import find_pipeline, lay_out_pipeline
 from conch_agent.pod import Server
 from conch_agent.policy import has_passed, read_policy
 from conch_agent.prepare import Preparation
-from conch_agent.reasons import Failure, Reason
+from conch_agent.reasons import Failure, Reason, Retry
 from conch_agent.repository_model import RepositoryModel
 from conch_agent.threads import run_in_thread
 from conch_agent.triton import TritonError, TritonUnavailableError
 from conch_agent.warmup.pod import PodWarmup
 from conch_contract import ModelReport, ModelSource, ModelState
-from conch_contract.report import CRASHED
 from conch_contract.sentences import join_words
 
 _WAITING: Final = frozenset({Reason.WAITS_FOR_MODELS, Reason.WAITS_FOR_CLIENTS, Reason.UNLOAD_FAILED})
-
-# Failures with longer delays before a retry, because each retry is a load, or requests, to Triton, or reads all files.
-_COSTLY: Final = frozenset(
-    {
-        Reason.DECRYPTION_FAILED,
-        Reason.DIGEST_MISMATCH,
-        Reason.INVALID_SIGNATURE,
-        Reason.NOT_SIGNED,
-        Reason.LOAD_FAILED,
-        Reason.MODEL_MISSING,
-        Reason.MODEL_CYCLE,
-        Reason.WARMUP_FAILED,
-        Reason.WARMUP_WRONG,
-        Reason.WARMUP_MISSING,
-        Reason.WARMUP_TIMED_OUT,
-        Reason.WARMUP_UNREACHABLE,
-    }
-)
 
 
 class Model:
@@ -88,9 +69,10 @@ class Model:
 
     @property
     def is_serving(self) -> bool:
-        """True if Triton serves all desired versions, and they are warm where the manifest has a warm-up."""
+        """True if Triton serves all desired versions, warm and with the trace rate that the model has to have."""
         has_other_content = self._has_other_content or self._loader.has_lost_content
-        return self._warmup.is_warm and self.is_loaded and not has_other_content
+        is_set_up = self._warmup.is_warm and self._loader.has_trace_rate
+        return is_set_up and self.is_loaded and not has_other_content
 
     @property
     def is_settled(self) -> bool:
@@ -262,7 +244,7 @@ class Model:
             await self._outage_watch.close()
 
     async def _run(self) -> None:
-        backoff, costly_backoff = Backoff(first=1, longest=60), Backoff(first=10, longest=60)
+        backoff, late_backoff = Backoff(first=1, longest=60), Backoff(first=10, longest=60)
         while True:
             try:
                 if self.source.steps:
@@ -272,14 +254,14 @@ class Model:
                         self._model = await self._prepare()
                     self._outage_watch.follow(self.source, self._model)
                 backoff.reset()
-                await self._serve(self._model, costly_backoff)
+                await self._serve(self._model, late_backoff)
                 continue
             except Failure as failure:
                 self._set_failure(failure)
-                if failure.reason in CRASHED:
+                if failure.reason.retry is Retry.AFTER_OTHERS:
                     await self._wait_until_due()
                     continue
-                delay = (costly_backoff if failure.reason in _COSTLY else backoff).draw_delay()
+                delay = (late_backoff if failure.reason.retry is Retry.LATER else backoff).draw_delay()
                 delay = max(delay, failure.retry_after)
             except Exception as error:  # noqa: BLE001  an unexpected failure of one model must not end the others
                 self._log.exception("unexpected")

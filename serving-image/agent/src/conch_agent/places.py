@@ -39,6 +39,8 @@ _OF_PLACE: Final = frozenset(
         Reason.SIGNATURE_MISSING,
         Reason.INVALID_SIGNATURE,
         Reason.NOT_SIGNED,
+        Reason.NOT_ENCRYPTED,
+        Reason.DECRYPTION_FAILED,
     }
 )
 

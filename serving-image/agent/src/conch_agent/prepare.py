@@ -14,6 +14,7 @@ from conch_agent.boot import read_boot_id
 from conch_agent.cache import CacheUnusableError, LastContent
 from conch_agent.config_file import read_config_file
 from conch_agent.decryption import find_home, open_decrypter
+from conch_agent.disk import translate_full_disk
 from conch_agent.fetched_model import FetchedModel
 from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_fetch import ModelFetch
@@ -160,7 +161,8 @@ class Preparation:
 
         async def fetch(place: ModelSource, failures: Sequence[Failure]) -> RepositoryModel:
             detour = " ".join(failure.message for failure in failures)
-            return await self._fetch(_Attempt(place, policy, detour), current, on_fetch, before_layout)
+            with translate_full_disk(place.storage_uri):
+                return await self._fetch(_Attempt(place, policy, detour), current, on_fetch, before_layout)
 
         try:
             return await try_places(self._source.places, fetch)
@@ -171,7 +173,8 @@ class Preparation:
                     with suppress(Failure):
                         if last := await ModelFetch(place, self._settings, self.progress).find_last():
                             attempt = _Attempt(place, policy, failure.message, last)
-                            return await self._fetch(attempt, None, on_fetch, before_layout)
+                            with translate_full_disk(place.storage_uri):
+                                return await self._fetch(attempt, None, on_fetch, before_layout)
             raise
 
     def _check_digest(self, digest: str, place: ModelSource) -> None:
@@ -301,10 +304,10 @@ class Preparation:
         readable: Source = unpacked
         if decrypter:
             try:
-                with self._metrics.time(Phase.VERIFY):
+                with self._metrics.time(Phase.DECRYPT):
                     readable, used = await decrypter.run(result.files)
-            except Failure:
-                if not files.is_shared:
+            except Failure as failure:
+                if not files.is_shared or failure.reason != Reason.DECRYPTION_FAILED:
                     raise
                 await self._leave_peers(files, unpacked, contents)
                 return await self._download(files, source, listing, attempt, on_fetch)

@@ -4,8 +4,10 @@
 and caught only where it is reported.
 """
 
-from enum import StrEnum
+from enum import Enum, StrEnum
+from typing import Self
 
+from conch_agent.signed_urls import hide_signatures
 from conch_contract.report import (
     CALLEE_MISSING,
     CRASH_SUSPECTED,
@@ -17,60 +19,83 @@ from conch_contract.report import (
 )
 
 
-class Reason(StrEnum):
-    """The `reason` of a ModelReport."""
+class Retry(Enum):
+    """When the agent tries again after a failure; `Model` has the delays."""
 
-    BUCKET_NOT_FOUND = "BucketNotFound"
-    ACCESS_DENIED = "AccessDenied"
-    SECRET_MISSING = "SecretMissing"  # noqa: S105  a reason, not a secret
-    INVALID_SECRET = "InvalidSecret"  # noqa: S105  a reason, not a secret
-    EMPTY = "Empty"
-    NOT_FOUND = "NotFound"
-    UNREACHABLE = "Unreachable"
-    INSECURE_ENDPOINT = "InsecureEndpoint"
-    DISK_FULL = "DiskFull"
-    TOO_LARGE = "TooLarge"
-    UNSAFE_PATH = "UnsafePath"
-    CHANGED = "SourceChanged"
-    CONTENT_CHANGED = "ContentChanged"
-    DIGEST_MISMATCH = "DigestMismatch"
-    SIGNATURE_MISSING = "SignatureMissing"
-    INVALID_SIGNATURE = "InvalidSignature"
-    NOT_SIGNED = "NotSigned"
-    ENCRYPTED = "Encrypted"
-    NOT_ENCRYPTED = "NotEncrypted"
-    DECRYPTION_FAILED = "DecryptionFailed"
-    KEY_MISSING = "KeyMissing"
-    INVALID_KEY = "InvalidKey"
-    POLICY_UNREADABLE = "SignaturePolicyUnreadable"
-    UNSUPPORTED = "Unsupported"
-    FETCH_FAILED = "FetchFailed"
-    NOT_A_MODEL = "NotAModel"
-    SEVERAL_MODELS = "SeveralModels"
-    ENTRY_MISSING = "EntryMissing"
-    INVALID_CONFIG = "InvalidConfig"
-    INVALID_PIPELINE = "InvalidPipeline"
-    CONFIG_CONFLICT = "ConfigConflict"
-    INVALID_MANIFEST = "InvalidManifest"
-    MANIFEST_MISSING = "ManifestMissing"
-    MODEL_MISSING = "ModelMissing"
-    MODEL_CYCLE = "ModelCycle"
-    WAITS_FOR_MODELS = "WaitsForModels"
-    WAITS_FOR_CLIENTS = "WaitsForClients"
-    WAITS_FOR_LOAD = "WaitsForLoad"
-    LOAD_FAILED = "LoadFailed"
-    UNLOAD_FAILED = "UnloadFailed"
-    LOAD_CRASHED = LOAD_CRASHED
-    REQUESTS_CRASHED = REQUESTS_CRASHED
-    WARMUP_FAILED = "WarmupFailed"
-    WARMUP_WRONG = "WarmupAnswersWrong"
-    WARMUP_MISSING = "WarmupMissing"
-    WARMUP_TIMED_OUT = "WarmupTimedOut"
-    WARMUP_UNREACHABLE = "WarmupUnreachable"
-    PARITY_TOO_FEW = "ParityTooFewRequests"
-    CONTROL_OPEN = "ControlOpen"
-    TRITON_UNREACHABLE = "TritonUnreachable"
-    INTERNAL = "InternalError"
+    SOON = "soon"  # the next attempt reads a listing, a Secret or a ConfigMap first
+    LATER = "later"  # it loads the model, sends requests to Triton, or reads all files
+    AFTER_OTHERS = "after others"  # the model ends Triton: the others are served for a while first
+    NONE = "none"  # the model waits for others, or the failure is that of the pod or of a Job
+
+
+class Reason(StrEnum):
+    """The `reason` of a ModelReport, and when the agent tries again what has failed for it."""
+
+    retry: Retry
+
+    def __new__(cls, value: str, retry: Retry) -> Self:
+        """Return a reason; one without its retry is an error of the import.
+
+        Args:
+            value: The reason in reports.
+            retry: When the agent tries again.
+        """
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.retry = retry
+        return member
+
+    BUCKET_NOT_FOUND = "BucketNotFound", Retry.SOON
+    ACCESS_DENIED = "AccessDenied", Retry.SOON
+    SECRET_MISSING = "SecretMissing", Retry.SOON
+    INVALID_SECRET = "InvalidSecret", Retry.SOON
+    EMPTY = "Empty", Retry.SOON
+    NOT_FOUND = "NotFound", Retry.SOON
+    UNREACHABLE = "Unreachable", Retry.SOON
+    INSECURE_ENDPOINT = "InsecureEndpoint", Retry.SOON
+    DISK_FULL = "DiskFull", Retry.SOON
+    TOO_LARGE = "TooLarge", Retry.SOON
+    UNSAFE_PATH = "UnsafePath", Retry.SOON
+    CHANGED = "SourceChanged", Retry.SOON
+    CONTENT_CHANGED = "ContentChanged", Retry.LATER
+    DIGEST_MISMATCH = "DigestMismatch", Retry.LATER
+    SIGNATURE_MISSING = "SignatureMissing", Retry.SOON
+    INVALID_SIGNATURE = "InvalidSignature", Retry.LATER
+    NOT_SIGNED = "NotSigned", Retry.LATER
+    ENCRYPTED = "Encrypted", Retry.SOON
+    NOT_ENCRYPTED = "NotEncrypted", Retry.SOON
+    DECRYPTION_FAILED = "DecryptionFailed", Retry.LATER
+    KEY_MISSING = "KeyMissing", Retry.SOON
+    INVALID_KEY = "InvalidKey", Retry.SOON
+    POLICY_UNREADABLE = "SignaturePolicyUnreadable", Retry.SOON
+    UNSUPPORTED = "Unsupported", Retry.SOON
+    FETCH_FAILED = "FetchFailed", Retry.SOON
+    NOT_A_MODEL = "NotAModel", Retry.SOON
+    SEVERAL_MODELS = "SeveralModels", Retry.SOON
+    ENTRY_MISSING = "EntryMissing", Retry.SOON
+    INVALID_CONFIG = "InvalidConfig", Retry.SOON
+    INVALID_PIPELINE = "InvalidPipeline", Retry.SOON
+    CONFIG_CONFLICT = "ConfigConflict", Retry.SOON
+    INVALID_MANIFEST = "InvalidManifest", Retry.NONE
+    MANIFEST_MISSING = "ManifestMissing", Retry.NONE
+    MODEL_MISSING = "ModelMissing", Retry.LATER
+    MODEL_CYCLE = "ModelCycle", Retry.LATER
+    WAITS_FOR_MODELS = "WaitsForModels", Retry.NONE
+    WAITS_FOR_CLIENTS = "WaitsForClients", Retry.NONE
+    WAITS_FOR_LOAD = "WaitsForLoad", Retry.NONE
+    LOAD_FAILED = "LoadFailed", Retry.LATER
+    UNLOAD_FAILED = "UnloadFailed", Retry.NONE
+    LOAD_CRASHED = LOAD_CRASHED, Retry.AFTER_OTHERS
+    REQUESTS_CRASHED = REQUESTS_CRASHED, Retry.AFTER_OTHERS
+    WARMUP_FAILED = "WarmupFailed", Retry.LATER
+    WARMUP_WRONG = "WarmupAnswersWrong", Retry.LATER
+    WARMUP_MISSING = "WarmupMissing", Retry.LATER
+    WARMUP_TIMED_OUT = "WarmupTimedOut", Retry.LATER
+    WARMUP_UNREACHABLE = "WarmupUnreachable", Retry.LATER
+    PARITY_TOO_FEW = "ParityTooFewRequests", Retry.NONE
+    CONTROL_OPEN = "ControlOpen", Retry.NONE
+    TRITON_UNREACHABLE = "TritonUnreachable", Retry.NONE
+    INTERNAL = "InternalError", Retry.SOON
 
 
 class WarningReason(StrEnum):
@@ -106,9 +131,9 @@ class Failure(Exception):  # noqa: N818  a reported state, not a programming err
     def __init__(
         self, reason: Reason, message: str, retry_after: float = 0.0, *, is_outage: bool | None = None
     ) -> None:
-        super().__init__(message)
         self.reason = reason
-        self.message = message
+        self.message = hide_signatures(message)  # the storageUri may be a signed URL
+        super().__init__(self.message)
         self.retry_after = retry_after
         self.is_outage = reason == Reason.UNREACHABLE if is_outage is None else is_outage
 

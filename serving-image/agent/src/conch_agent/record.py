@@ -55,9 +55,7 @@ def write_record(file: Path, record: Record) -> None:
         file: The file of the record.
         record: The record.
     """
-    temporary = file.with_name(f"{file.name}.new")
-    write_text(temporary, json.dumps(asdict(record)))
-    temporary.replace(file)
+    replace_text(file, file.with_name(f"{file.name}.new"), json.dumps(asdict(record)))
 
 
 def read_text(file: Path, longest: int) -> str:
@@ -78,19 +76,25 @@ def read_text(file: Path, longest: int) -> str:
         return stream.read(longest).decode()
 
 
-def write_text(file: Path, text: str) -> None:
-    """Write a file on a volume into which other pods write: not through a symbolic link.
+def replace_text(file: Path, temporary: Path, text: str) -> None:
+    """Write a file atomically on a volume into which other pods write: not through a symbolic link.
 
     Args:
         file: The file.
+        temporary: A path on the same file system, at which nothing is left also after an error.
         text: Its text.
 
     Raises:
-        OSError: It cannot be written, or is a symbolic link.
+        OSError: It cannot be written, or the temporary file is a symbolic link.
     """
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _OWN_FILE, 0o644)
-    with os.fdopen(handle, "w") as stream:
-        stream.write(text)
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _OWN_FILE, 0o644)
+        with os.fdopen(handle, "w") as stream:
+            stream.write(text)
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def hash_prefix(file: Path, length: int) -> hashlib._Hash | None:

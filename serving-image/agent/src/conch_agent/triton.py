@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -209,15 +209,15 @@ class Triton:
         values = {setting: TraceSettingRequest.SettingValue(value=[value])}
         await self._call(self._service.TraceSetting, TraceSettingRequest(model_name=name, settings=values))
 
-    async def read_last_request_times(self) -> Mapping[str, float]:
-        """Return when Triton last answered a request to each model, in seconds since the epoch; 0: never.
+    async def read_last_request_times(self) -> Mapping[str, Sequence[float]]:
+        """Return when Triton last answered a request to each version of a model, in seconds since the epoch; 0: never.
 
         Raises:
             TritonUnavailableError: The answer is lost.
         """
-        times: dict[str, float] = {}
+        times: dict[str, list[float]] = {}
         for version in await self._read_statistics():
-            times[version.name] = max(times.get(version.name, 0.0), float(version.last_inference) / 1000)
+            times.setdefault(version.name, []).append(float(version.last_inference) / 1000)
         return times
 
     async def count_requests(self) -> Mapping[str, int]:

@@ -7,7 +7,6 @@ hold is recorded, so that other pods neither fetch nor unpack them.
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,11 +15,11 @@ from typing import Final
 
 from conch_agent.archives import Limits, Unpacker
 from conch_agent.boot import read_boot_id
-from conch_agent.cache import Cache, CachedSource
-from conch_agent.download import RESERVE, Progress
+from conch_agent.cache import Cache, CachedSource, CacheUnusableError
+from conch_agent.disk import check_space
+from conch_agent.download import Progress
 from conch_agent.fetch import Fetch, translate_disk_errors
 from conch_agent.layout import delete_tree
-from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Archives, Item, Listing, Source
 from conch_agent.sources.local import LocalSource
 from conch_agent.threads import run_in_thread
@@ -129,17 +128,19 @@ class Unpacking:
         """Refuse a member that does not fit; in the cache, delete for it what no pod uses."""
         if self.cache:
             if size > self._reserved:
-                self._reserved = size + _CACHE_STEP
-                self.progress.evicted += self.cache.make_space(self._reserved, before)
+                self._reserved = self._reserve_in_cache(self.cache, size, before)
             self._reserved -= size
             return
-        free = shutil.disk_usage(self.folder).free
-        if size > free - RESERVE:
-            message = (
-                f"{what} of {size} bytes, and the models volume has {free} free. Give the service more storage, or"
-                " serve a smaller model."
-            )
-            raise Failure(Reason.DISK_FULL, message)
+        check_space(f"{what} of {size} bytes", size, self.folder)
+
+    def _reserve_in_cache(self, cache: Cache, size: int, before: int) -> int:
+        """Make space for a member, and for those after it if they fit; return the bytes that are free."""
+        try:
+            self.progress.evicted += cache.make_space(size + _CACHE_STEP, before)
+        except CacheUnusableError:
+            self.progress.evicted += cache.make_space(size, before)
+            return size
+        return size + _CACHE_STEP
 
     async def _share(self, unpacked: LocalSource, cache: Cache, key: str) -> None:
         """Make blobs of what was unpacked, and then record it."""

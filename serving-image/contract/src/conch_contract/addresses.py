@@ -1,7 +1,10 @@
 """Addresses to which Conch never connects for a user: a cloud's metadata server has credentials of the node."""
 
 import ipaddress
+import socket
 from typing import Final
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Metadata servers of clouds with an address that is not link-local: AWS over IPv6, Alibaba, Azure, Oracle.
 _METADATA: Final = frozenset(
@@ -25,18 +28,54 @@ def check_address(host: str) -> None:
     Traceback (most recent call last):
     ValueError: 64:ff9b::a9fe:a9fe is a link-local address or a cloud's metadata server, which Conch never contacts
     """
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return
-    if any(variant.is_link_local or variant in _METADATA for variant in _with_embedded(address)):
+    if is_forbidden(parse_address(host)):
         raise ValueError(f"{host} is a link-local address or a cloud's metadata server, which Conch never contacts")
 
 
-def _with_embedded(
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
-) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+def parse_address(host: str) -> Address | None:
+    """Return a host as an address; None: it is a name.
+
+    Args:
+        host: The host. Systems take IPv4 addresses in short forms, too: `127.1`, `0x7f000001`, `2130706433`.
+
+    >>> parse_address("127.1"), parse_address("[::1]"), parse_address("fe80::1%eth0"), parse_address("store.example")
+    (IPv4Address('127.0.0.1'), IPv6Address('::1'), IPv6Address('fe80::1'), None)
+    """
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, ValueError):
+        return None
+
+
+def is_forbidden(address: Address | None) -> bool:
+    """Return True for a link-local address, or one of a cloud's metadata server.
+
+    Args:
+        address: The address; None: a name, which is not forbidden.
+    """
+    return any(each.is_link_local or each in _METADATA for each in _with_embedded(address))
+
+
+def is_loopback(address: Address | None) -> bool:
+    """Return True for an address of the machine itself.
+
+    Args:
+        address: The address; None: a name, which has none yet.
+
+    >>> [is_loopback(parse_address(host)) for host in ("127.0.0.2", "0.0.0.0", "::ffff:127.0.0.1", "10.0.0.1")]
+    [True, True, True, False]
+    """
+    return any(each.is_loopback or each.is_unspecified for each in _with_embedded(address))
+
+
+def _with_embedded(address: Address | None) -> list[Address]:
     """Return an address and the IPv4 addresses that it embeds: IPv4-mapped, 6to4, NAT64."""
+    if address is None:
+        return []
     if isinstance(address, ipaddress.IPv4Address):
         return [address]
     embedded = [address.ipv4_mapped, address.sixtofour]

@@ -4,6 +4,7 @@ The rules of the CRD, the reference pages, the mounts of the pod and the agent's
 scheme needs a row here, and a module of its name in `conch_agent.sources`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -345,6 +346,19 @@ def find_scheme(uri: str) -> Scheme | None:
     name, colon, _ = uri.partition(":")
     found = (scheme for scheme in SCHEMES.values() if name.lower() in scheme.names)
     return next(found, None) if colon else None
+
+
+def has_form(uri: str) -> bool:
+    """Return True for a URI of the form of its scheme, as the API server accepts a storageUri.
+
+    Args:
+        uri: The URI.
+
+    >>> [has_form(uri) for uri in ("pvc://claim/path", "pvc:///path", "pvc://a:b/path", "ftp://host")]
+    [True, False, False, False]
+    """
+    scheme, rest = find_scheme(uri), uri.partition("://")[2]
+    return scheme is not None and re.fullmatch(scheme.pattern.replace("[:space:]", r"\s"), rest) is not None
 
 
 def list_names(schemes: Iterable[Scheme] = SCHEMES.values()) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Final
 import click
 
 from conch.cli.extras import import_extras
-from conch.cli.model.text import build_text
+from conch.cli.model.text import Words, build_text
 from conch.cli.options import FORMATS, CommandError, Format
 from conch.cli.printing import print_value
 from conch_contract.verification import SIGNATURE_FILE
@@ -29,8 +30,8 @@ def model() -> None:
     """Make, sign, encrypt and upload a model.
 
     \b
-    kubectl conch model pack model -o packed --version 3
-    kubectl conch model encrypt packed -o encrypted --recipient age1...
+    kubectl conch model pack model --to packed --version 3
+    kubectl conch model encrypt packed --to encrypted --recipient age1...
     kubectl conch model sign encrypted --key key
     kubectl conch model push encrypted s3://models/magika
     """  # noqa: D301  click's mark of a paragraph that keeps its lines
@@ -58,9 +59,9 @@ _PRINTED: Final = click.option(
 @model.command()
 @click.argument("folder", type=_FOLDER)
 @click.option("--to", "target", type=_PATH, required=True, help="Folder to make, or a file that ends with .tar.zst.")
-@click.option("--version", default="", help="Version of the model.")
-@click.option("--author", default="", help="Its author.")
-@click.option("--notes", default="", help="Notes for its users.")
+@click.option("--version", type=Words(), default="", help="Version of the model.")
+@click.option("--author", type=Words(), default="", help="Its author.")
+@click.option("--notes", type=Words(), default="", help="Notes for its users.")
 @_PRINTED
 @_needs(_AGENT)
 def pack(folder: Path, target: Path, output: Format, **texts: str) -> None:
@@ -71,13 +72,14 @@ def pack(folder: Path, target: Path, output: Format, **texts: str) -> None:
     """
     from conch.cli.model.folder import report_failures  # noqa: PLC0415  here and below: packages of an extra
     from conch.cli.model.inspecting import inspect_path  # noqa: PLC0415
-    from conch.cli.model.manifest import build_manifest, read_manifest  # noqa: PLC0415
+    from conch.cli.model.manifest import build_manifest, read_folder  # noqa: PLC0415
     from conch.cli.model.packing import copy_folder, is_archive, write_archive  # noqa: PLC0415
 
     if any(texts.values()) and (folder / SIGNATURE_FILE).exists():
         raise CommandError(f"{folder} is signed, and the signature covers its manifest; set texts before it is signed")
     with report_failures():
-        manifest = build_manifest(folder, read_manifest(folder), texts)
+        content = read_folder(folder)
+        manifest = build_manifest(content.files, content.manifest, texts)
         (write_archive if is_archive(target) else copy_folder)(folder, target, manifest)
         _print(output, inspect_path(target))
 
@@ -135,6 +137,10 @@ def verify(folder: Path, trust: tuple[Path, ...], digest: str, output: Format) -
     from conch.cli.model.inspecting import inspect_path  # noqa: PLC0415
     from conch.cli.model.signing import verify_folder  # noqa: PLC0415
 
+    if digest and not re.fullmatch("sha256:[0-9a-f]{64}", digest):
+        raise CommandError(
+            f"--digest {digest[:80]!r}: expected sha256: and 64 hexadecimal digits, as inspect prints it"
+        )
     if not (trust or digest):
         raise CommandError("nothing to verify; set --trust, --digest or both")
     with report_failures():
@@ -155,6 +161,8 @@ def inspect(source: str, output: Format) -> None:
     from conch.cli.model.folder import report_failures  # noqa: PLC0415
     from conch.cli.model.inspecting import inspect_path, inspect_uri  # noqa: PLC0415
 
+    if not source:
+        raise CommandError("SOURCE is empty; name a folder, an archive of pack, or a storageUri")
     with report_failures():
         _print(output, asyncio.run(inspect_uri(source)) if "://" in source else inspect_path(Path(source)))
 
@@ -171,12 +179,14 @@ def push(source: Path, target: str, output: Format) -> None:
     that was interrupted goes on when it is run again.
     """
     from conch.cli.model.folder import report_failures  # noqa: PLC0415
-    from conch.cli.model.inspecting import inspect_path  # noqa: PLC0415
+    from conch.cli.model.inspecting import read_content  # noqa: PLC0415
+    from conch.cli.model.manifest import build_value  # noqa: PLC0415
     from conch.cli.model.pushing import push_source  # noqa: PLC0415
 
     with report_failures():
-        outcome = push_source(source, target)
-        _print(output, {**inspect_path(source), **outcome.to_value()})
+        content = read_content(source)
+        outcome = push_source(source, target, content)
+        _print(output, {"source": str(source), **build_value(content), **outcome.to_value()})
 
 
 def _print(output: Format, value: dict[str, Any]) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Final
 
 import pyrage
 from pyrage.x25519 import Recipient
 
 from conch.cli.model.folder import list_paths, make_output
-from conch.cli.model.manifest import build_manifest, read_manifest, write_manifest
+from conch.cli.model.manifest import File, build_manifest, hash_file, read_manifest, write_manifest
 from conch.cli.options import CommandError
 from conch_contract.decryption import ENCRYPTED_SUFFIX
 from conch_contract.verification import SIGNATURE_FILE
+
+_IDENTITY: Final = "age-secret-key"  # in small letters; an identity may be written in these or in capitals
 
 
 def parse_recipients(texts: Sequence[str], files: Sequence[Path]) -> list[Recipient]:
@@ -25,19 +28,20 @@ def parse_recipients(texts: Sequence[str], files: Sequence[Path]) -> list[Recipi
     Raises:
         CommandError: One is no public key of age, or there is none.
     """
-    lines = list(texts)
+    given = [("--recipient", text) for text in texts]
     for file in files:
-        lines += [line for each in file.read_text().splitlines() if (line := each.strip()) and line[0] != "#"]
+        lines = enumerate(map(str.strip, file.read_text(errors="replace").splitlines()), start=1)
+        given += [(f"{file}, line {number}", line) for number, line in lines if line and line[0] != "#"]
     recipients = []
-    for line in lines:
+    for place, text in given:
         try:
-            recipients.append(Recipient.from_str(line))
-        except pyrage.RecipientError:
-            if line.startswith("AGE-SECRET-KEY-"):
+            recipients.append(Recipient.from_str(text.strip()))
+        except (pyrage.RecipientError, UnicodeEncodeError):
+            if _IDENTITY in text.casefold():
                 problem = "is an identity, which is secret; write its public key, which age-keygen -y prints"
             else:
-                problem = f"{line[:80]!r} is no public key; expected age1... as age-keygen prints it"
-            raise CommandError(f"--recipient: {problem}") from None
+                problem = f"{text[:80]!r} is no public key; expected age1... as age-keygen prints it"
+            raise CommandError(f"{place}: {problem}") from None
     if not recipients:
         raise CommandError("no recipient; set --recipient to the public key that age-keygen prints")
     return recipients
@@ -62,10 +66,17 @@ def encrypt_folder(source: Path, target: Path, recipients: Sequence[Recipient]) 
         )
     if all(path.suffix == ENCRYPTED_SUFFIX for path in paths):
         raise CommandError(f"{source} is encrypted already; encrypt the folder of the original files")
-    make_output(target)
-    for path in paths:
-        encrypted = target / f"{path}{ENCRYPTED_SUFFIX}"
-        encrypted.parent.mkdir(parents=True, exist_ok=True)
-        with (source / path).open("rb") as plain, encrypted.open("xb") as stream:
-            pyrage.encrypt_io(plain, stream, recipients)
-    write_manifest(target, build_manifest(target, read_manifest(source), {}))
+    with make_output(target, source):
+        files = tuple(
+            _encrypt(source / path, target, PurePosixPath(f"{path}{ENCRYPTED_SUFFIX}"), recipients) for path in paths
+        )
+        write_manifest(target, build_manifest(files, read_manifest(source), {}))
+
+
+def _encrypt(file: Path, target: Path, path: PurePosixPath, recipients: Sequence[Recipient]) -> File:
+    """Write the encrypted form of a file below the target, and return it."""
+    encrypted = target / path
+    encrypted.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("rb") as plain, encrypted.open("xb") as stream:
+        pyrage.encrypt_io(plain, stream, recipients)
+    return hash_file(encrypted, path)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Final
 
+from conch.cli.model.environment import name_environment
 from conch.cli.options import CommandError
 from conch_agent.reasons import Failure
 from conch_agent.sources.base import MOST_FILES, parse_path
 from conch_agent.sources.exclusions import is_excluded
 from conch_contract.sentences import join_some
+
+_INCOMPLETE: Final = ".conch-incomplete"  # a hidden name, which no agent fetches
 
 
 @contextmanager
@@ -26,9 +30,12 @@ def report_failures() -> Iterator[None]:
     try:
         yield
     except Failure as failure:
-        raise CommandError(str(failure)) from None
+        raise CommandError(name_environment(str(failure))) from None
     except OSError as error:
-        raise CommandError(f"{error.filename or 'a file'}: {error.strerror or error}") from None
+        problem = f"{error.filename or 'a file'}: {error.strerror or error}"
+        raise CommandError(
+            f"{problem}; correct the path, its rights or the free space, and run the command again"
+        ) from None
 
 
 def list_paths(folder: Path) -> tuple[PurePosixPath, ...]:
@@ -38,11 +45,14 @@ def list_paths(folder: Path) -> tuple[PurePosixPath, ...]:
         folder: The folder.
 
     Raises:
-        CommandError: It is no folder, has no files or too many, or has links, devices or other special files.
+        CommandError: It is no folder, has no files or too many, has links, devices or other special files, or is what
+            an interrupted command has left.
         Failure: UnsafePath for a name that no agent fetches.
     """
     if not folder.is_dir():
-        raise CommandError(f"{folder} is no folder; expected the folder with the files of a model")
+        problem = "is no folder" if folder.exists() else "does not exist"
+        raise CommandError(f"{folder} {problem}; expected the folder with the files of a model")
+    _refuse_incomplete(folder)
     found: list[PurePosixPath] = []
     special: list[PurePosixPath] = []
     for path, is_regular in _walk(folder, PurePosixPath()):
@@ -72,25 +82,58 @@ def _walk(folder: Path, below: PurePosixPath) -> Iterator[tuple[PurePosixPath, b
                 yield path, stat.S_ISREG(mode)
 
 
-def hash_file(file: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal.
+@contextmanager
+def make_output(folder: Path, source: Path) -> Iterator[None]:
+    """Make the folder of a command's output, which is incomplete until the block ends, and is removed if it fails.
 
-    Args:
-        file: The file.
-    """
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def make_output(folder: Path) -> None:
-    """Make the folder of a command's output.
+    After a command that was killed its mark stays, by which other commands refuse the folder.
 
     Args:
         folder: The folder, which is absent or empty.
+        source: The folder that is read.
 
     Raises:
-        CommandError: It has files already.
+        CommandError: It has files already, or is in the source.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    refuse_output_inside(folder, source)
+    is_new = not folder.exists()
+    if not is_new and folder.is_dir():
+        _refuse_incomplete(folder)
+    if not is_new and (not folder.is_dir() or any(folder.iterdir())):
         raise CommandError(f"{folder} exists and is not empty; name another folder, or remove it first")
     folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / _INCOMPLETE
+    mark.touch()
+    try:
+        yield
+    except BaseException:
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        if is_new:
+            folder.rmdir()
+        raise
+    mark.unlink()
+
+
+def refuse_output_inside(target: Path, source: Path) -> None:
+    """Refuse an output that would be a part of the model the next time.
+
+    Args:
+        target: The file or folder to write.
+        source: The folder that is read.
+
+    Raises:
+        CommandError: It is in the source.
+    """
+    if target.resolve().is_relative_to(source.resolve()) and target.resolve() != source.resolve():
+        raise CommandError(f"{target} is in {source}, and would be a part of the model; name a path outside of it")
+
+
+def _refuse_incomplete(folder: Path) -> None:
+    if (folder / _INCOMPLETE).exists():
+        raise CommandError(
+            f"{folder} is incomplete: the command that wrote it was interrupted; remove it, and run that command again"
+        )

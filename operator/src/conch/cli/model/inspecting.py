@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from conch.cli.model.environment import read_environment
-from conch.cli.model.manifest import MANIFEST_FILE, build_value, hash_folder, parse_manifest, read_manifest
-from conch.cli.model.packing import is_archive, read_archive
+from conch.cli.model.manifest import MANIFEST_FILE, Content, build_value, parse_manifest, read_folder
+from conch.cli.model.packing import ARCHIVE, is_archive, read_archive
+from conch.cli.options import CommandError
 from conch_agent.digests import read_chunks
 from conch_agent.fetch import Fetch
 from conch_agent.reasons import Failure, Reason
@@ -18,8 +19,8 @@ from conch_agent.sources import open_source
 from conch_agent.sources.base import Listing
 
 
-def inspect_path(path: Path) -> dict[str, Any]:
-    """Return what a folder or an archive has.
+def read_content(path: Path) -> Content:
+    """Return the content of a folder or an archive.
 
     Args:
         path: The folder or archive.
@@ -27,8 +28,23 @@ def inspect_path(path: Path) -> dict[str, Any]:
     Raises:
         CommandError, Failure: It cannot be read, or has files that no agent fetches.
     """
-    manifest, files = read_archive(path) if is_archive(path) else (read_manifest(path), hash_folder(path))
-    return {"source": str(path), **build_value(manifest, files)}
+    if path.is_file() and not is_archive(path):
+        raise CommandError(
+            f"{path} is a file; expected a folder, or an archive of pack, whose name ends with {ARCHIVE}"
+        )
+    return read_archive(path) if path.is_file() else read_folder(path)
+
+
+def inspect_path(path: Path) -> dict[str, Any]:
+    """Return what commands print of a folder or an archive.
+
+    Args:
+        path: The folder or archive.
+
+    Raises:
+        CommandError, Failure: As `read_content`.
+    """
+    return {"source": str(path), **build_value(read_content(path))}
 
 
 async def inspect_uri(uri: str) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Final
 
-from conch.cli.model.folder import list_paths, make_output
+from conch.cli.model.folder import list_paths, make_output, refuse_output_inside
 from conch.cli.model.manifest import (
     LONGEST,
     MANIFEST_FILE,
+    Content,
     ContentManifest,
     File,
     parse_manifest,
@@ -50,11 +51,11 @@ def copy_folder(source: Path, target: Path, manifest: ContentManifest) -> None:
     Raises:
         CommandError: The target has files already.
     """
-    make_output(target)
-    for path in list_paths(source):
-        (target / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / path, target / path, follow_symlinks=False)
-    write_manifest(target, manifest)
+    with make_output(target, source):
+        for path in list_paths(source):
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / path, target / path, follow_symlinks=False)
+        write_manifest(target, manifest)
 
 
 def write_archive(source: Path, target: Path, manifest: ContentManifest) -> None:
@@ -64,7 +65,14 @@ def write_archive(source: Path, target: Path, manifest: ContentManifest) -> None
         source: The folder.
         target: The file, which is written under another name and renamed.
         manifest: The manifest.
+
+    Raises:
+        CommandError: The target is a folder, or in the source.
     """
+    refuse_output_inside(target, source)
+    if target.is_dir():
+        raise CommandError(f"{target} is a folder; name another file, or remove it first")
+    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.new")
     try:
         with (
@@ -85,8 +93,8 @@ def write_archive(source: Path, target: Path, manifest: ContentManifest) -> None
         temporary.unlink(missing_ok=True)
 
 
-def read_archive(archive: Path) -> tuple[ContentManifest | None, tuple[File, ...]]:
-    """Return the manifest of an archive, and its files, which are read and not unpacked.
+def read_archive(archive: Path) -> Content:
+    """Return the content of an archive, which is read and not unpacked.
 
     Args:
         archive: The archive.
@@ -111,7 +119,7 @@ def read_archive(archive: Path) -> tuple[ContentManifest | None, tuple[File, ...
                 files.append(File(path=str(parse_path(name, str(archive))), size=member.size, sha256=digest))
             if len(files) > MOST_FILES:
                 raise CommandError(f"{archive} has over {MOST_FILES} files, and an agent refuses it; pack fewer")
-    return manifest, tuple(sorted(files, key=lambda file: file.path))
+    return Content(manifest, tuple(sorted(files, key=lambda file: file.path)))
 
 
 def _hash_pieces(content: Iterator[memoryview]) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
-from conch.cli.model.folder import hash_file
-from conch.cli.model.manifest import File, hash_folder, read_manifest
+from conch.cli.model.manifest import Content, hash_file
 from conch.cli.model.progress import show_progress
 from conch.cli.model.push import http, registry, store
 from conch.cli.model.push.plan import Outcome, Upload, plan_upload
@@ -17,12 +16,13 @@ _STORE: Final = "s3"
 _HTTP: Final = ("http", "https")
 
 
-def push_source(source: Path, target: str) -> Outcome:
+def push_source(source: Path, target: str, content: Content) -> Outcome:
     """Upload a folder or an archive.
 
     Args:
         source: The folder or archive.
         target: The URI.
+        content: The content of the source, which has to be the same during the upload.
 
     Raises:
         CommandError: The target takes no such source, or refuses it.
@@ -32,19 +32,19 @@ def push_source(source: Path, target: str) -> Outcome:
     if scheme in _HTTP:
         return _push_file(source, target)
     if scheme not in (_STORE, "oci"):
-        raise CommandError(f"{target}: expected s3://, oci://, https:// or http://")
+        raise CommandError(f"{target!r}: expected s3://, oci://, https:// or http://")
     if not source.is_dir():
         raise CommandError(f"{source} is a file; push the folder to {scheme}://, and archives to https://")
-    upload, manifest = plan_upload(source, hash_folder(source)), read_manifest(source)
+    upload = plan_upload(source, content.files)
     with show_progress(upload.size) as advance:
         if scheme == "oci":
-            return asyncio.run(registry.push(upload, manifest, target, advance))
+            return asyncio.run(registry.push(upload, content.manifest, target, advance))
         return asyncio.run(store.push(upload, target, advance))
 
 
 def _push_file(source: Path, target: str) -> Outcome:
     if source.is_dir():
         raise CommandError(f"{source} is a folder, and an agent reads one file of a URL; pack it into a .tar.zst file")
-    file = File(path=source.name, size=source.stat().st_size, sha256=hash_file(source))
+    file = hash_file(source, PurePosixPath(source.name))
     with show_progress(file.size) as advance:
         return asyncio.run(http.push(Upload(source.parent, (file,)), target, advance))

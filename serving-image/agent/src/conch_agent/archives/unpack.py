@@ -104,14 +104,14 @@ class Unpacker:
             if self._count > most or len(self._later) + len(self._changes) > 2 * MOST_FILES:
                 message = (
                     f"{stream.place} has over {most} members, or over {2 * MOST_FILES} files, folders and whiteouts in"
-                    f" the model's folder, at {member.name[:200]!r}: that is no model."
+                    f" the model's folder, at {member.name[:200]!r}: that is no model. Pack its folder alone."
                 )
                 raise Failure(Reason.TOO_LARGE, message)
             path = self._select(member, stream.place)
             if path and member.kind == Kind.FILE:
                 yield from self._write(member, path, content, stream.place)
             elif path and member.kind == Kind.FOLDER:
-                with _refuse_twice(path, stream.place):
+                with self._refuse_twice(path, stream.place):
                     path.mkdir(parents=True, exist_ok=True)
             elif path:
                 self._link_member(member, path, stream.place)
@@ -150,7 +150,7 @@ class Unpacker:
         self._check_size(member.size, what)
         self._limits.reserve(what, member.size, self._size)
         self._size += member.size
-        with _refuse_twice(path, place):
+        with self._refuse_twice(path, place):
             path.parent.mkdir(parents=True, exist_ok=True)
             opened = os.open(path, _OPEN, _MODE)
         with os.fdopen(opened, "wb", buffering=0) as file:
@@ -165,6 +165,8 @@ class Unpacker:
         if member.kind != Kind.HARD_LINK:
             to = f" to {member.link[:200]!r}" if member.kind == Kind.SYMBOLIC_LINK else ""
             raise _build_unsafe(place, f"{problem}{to}")
+        if _leads_out(member.link):
+            raise _build_unsafe(place, f"{problem} to {member.link[:200]!r}, out of the model's folder")
         file = self._files.get(_clean(member.link, place))
         if file is None or file == path:
             raise _build_unsafe(place, f"{problem} to {member.link[:200]!r}, and the model has no such file before it")
@@ -183,9 +185,18 @@ class Unpacker:
             raise Failure(Reason.TOO_LARGE, message)
 
     def _link(self, file: Path, path: Path, place: str) -> None:
-        with _refuse_twice(path, place):
+        with self._refuse_twice(path, place):
             path.parent.mkdir(parents=True, exist_ok=True)
             os.link(file, path)
+
+    @contextmanager
+    def _refuse_twice(self, path: Path, place: str) -> Iterator[None]:
+        """Refuse a second file of a path, and a file that is a folder too."""
+        try:
+            yield
+        except (FileExistsError, NotADirectoryError):
+            name = path.relative_to(self._target).as_posix()[:200]
+            raise _build_unsafe(place, f"has {name!r} twice, or a file where its folder is") from None
 
     def _build_not_found(self) -> Failure:
         folder = self._archives.path or "files"
@@ -206,20 +217,18 @@ def _clean(name: str, place: str) -> str:
     while cleaned.startswith("./"):
         cleaned = cleaned[2:]
     cleaned = "" if cleaned == "." else cleaned.rstrip("/")
-    if name.startswith("/") or ".." in cleaned.split("/"):
+    if _leads_out(name):
         raise _build_unsafe(place, f"has the member {name[:200]!r}, whose name leads out of the model's folder")
     return cleaned
 
 
-@contextmanager
-def _refuse_twice(path: Path, place: str) -> Iterator[None]:
-    """Refuse a second file of a path, and a file that is a folder too."""
-    try:
-        yield
-    except (FileExistsError, NotADirectoryError):
-        raise _build_unsafe(place, f"has {path.name!r} twice in one folder, as files or as file and folder") from None
+def _leads_out(name: str) -> bool:
+    return name.startswith("/") or ".." in name.split("/")
 
 
 def _build_unsafe(place: str, problem: str) -> Failure:
-    message = f"{place} {problem}. The agent unpacks files and folders with names of their own; pack the model anew."
+    message = (
+        f"{place} {problem}. The agent unpacks plain files and folders: pack the model anew, with files in place of"
+        " links (tar --dereference) and with each name once, below its folder."
+    )
     return Failure(Reason.UNSAFE_PATH, message)

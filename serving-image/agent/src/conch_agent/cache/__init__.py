@@ -13,8 +13,8 @@
 ```
 
 A hard link is what holds a blob: it is deleted only when no pod's folder has it, and a pod that links it while it is
-deleted has it all the same. So no pod waits for another one but for the download of a file. The folder of a pod is its
-lease: an agent renews its modification time, and one that is not renewed is deleted by others.
+deleted has it all the same. So no pod waits for another one but for the download of a file. The folder of a pod is
+deleted by others when its lease has expired: see `conch_agent.cache.lease`.
 
 Pods trust each other's blobs: a claim belongs to one namespace. What is verified is what comes from outside: bytes are
 hashed while they arrive, and a blob that was written to later has another modification time, and is hashed again.

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Self
+import errno
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Self
+
+_FREE: Final = "free space on the claim, or use a larger one"
+_WRITE: Final = "let the uid of the pod write to the claim"
+_REMEDIES: Final[Mapping[int, str]] = MappingProxyType(
+    {errno.ENOSPC: _FREE, errno.EDQUOT: _FREE, errno.EROFS: _WRITE, errno.EACCES: _WRITE, errno.EPERM: _WRITE}
+)
 
 
 class CacheUnusableError(Exception):
@@ -15,4 +24,5 @@ class CacheUnusableError(Exception):
         Args:
             error: The error.
         """
-        return cls(f"{error.strerror or error} ({error.filename})" if error.filename else f"{error.strerror or error}")
+        cause = f"{error.strerror or error} ({error.filename})" if error.filename else f"{error.strerror or error}"
+        return cls(f"{cause}: {_REMEDIES.get(error.errno or 0, 'check the storage of the claim')}")

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from conch_agent.record import read_text, write_text
+from conch_agent.record import read_text, replace_text
 from conch_contract.parsing import parse_json
 
 _LONGEST: Final = 4096  # bytes of a record
@@ -42,8 +42,7 @@ def write_last(file: Path, scratch: Path, last: LastContent) -> None:
         OSError: It cannot be written.
     """
     temporary = scratch / f"{file.name}.{secrets.token_hex(8)}"
-    write_text(temporary, json.dumps(asdict(last)))
-    temporary.replace(file)
+    replace_text(file, temporary, json.dumps(asdict(last)))
 
 
 def read_last(file: Path) -> LastContent | None:

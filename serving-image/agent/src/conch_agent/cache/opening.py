@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import structlog
-
+from conch_agent.cache import lease
 from conch_agent.cache.blobs import sync_folder
 from conch_agent.cache.errors import CacheUnusableError
-from conch_agent.cache.space import RENEWAL_SECONDS, Folders, delete_expired
+from conch_agent.cache.space import Folders, delete_expired
 from conch_agent.cache.store import Cache
-from conch_agent.record import read_text
+from conch_agent.record import read_text, replace_text
 from conch_agent.settings import Settings
-from conch_agent.threads import run_in_thread
 
 _FORMAT: Final = 1
 _FOLDER: Final = ".conch-cache"
@@ -51,36 +48,16 @@ def open_cache(settings: Settings) -> Cache | None:
 
 
 async def keep_lease(settings: Settings) -> None:
-    """Renew the lease of the pod, until other pods have deleted its files because it was not renewed for long.
+    """Hold the lease of the pod, until other pods have deleted its files because it was not renewed for long.
 
     Args:
         settings: The agent's settings.
     """
-    mark, is_marked = f".lease-{secrets.token_hex(8)}", False
-    while (is_there := await run_in_thread(_renew_lease, settings, mark, is_marked=is_marked)) or not is_marked:
-        is_marked = is_marked or bool(is_there)
-        await asyncio.sleep(RENEWAL_SECONDS)
-    structlog.get_logger().warning("the lease in the cache was lost: the agent starts again, and fetches the models")
 
+    def find_folder() -> Path:
+        return Folders(settings.cache / _FOLDER).pods / settings.pod_id.read_text()
 
-def _renew_lease(settings: Settings, mark: str, *, is_marked: bool) -> bool:
-    """Renew the lease; return False if the pod has no folder in the cache, or another one than before.
-
-    A fetch makes the folder again if it is deleted, so a mark shows that it is the same. While the claim does not
-    answer, nothing has changed.
-    """
-    try:
-        folder = Folders(settings.cache / _FOLDER).pods / _name_pod(settings.pod_id)
-        if is_marked:
-            os.utime(folder / mark)
-        else:
-            os.close(os.open(folder / mark, os.O_CREAT | os.O_WRONLY | os.O_EXCL))
-        os.utime(folder)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return is_marked
-    return True
+    await lease.keep_lease(find_folder)
 
 
 def _make_folder(folder: Path) -> None:
@@ -109,8 +86,7 @@ def _check_format(file: Path) -> None:
         raise CacheUnusableError(f"its format cannot be read: {error}. Use another claim") from error
     except FileNotFoundError:
         temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
-        temporary.write_text(f"{_FORMAT}\n")
-        temporary.replace(file)
+        replace_text(file, temporary, f"{_FORMAT}\n")
         sync_folder(file.parent)
         return
     if text != str(_FORMAT):

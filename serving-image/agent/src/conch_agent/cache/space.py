@@ -14,12 +14,11 @@ from typing import Final
 
 from conch_agent.cache.errors import CacheUnusableError
 from conch_agent.cache.last import read_last
-from conch_agent.download import RESERVE
+from conch_agent.cache.lease import delete_if_expired
+from conch_agent.disk import RESERVE
 from conch_agent.record import read_record, read_text
 from conch_contract.parsing import parse_json
 
-_LEASE_SECONDS: Final = 900.0  # after which the folder of a pod whose agent does not renew it is deleted
-RENEWAL_SECONDS: Final = 60.0
 LONGEST_NAME: Final = 200  # bytes of a content's name
 LONGEST_CONTENT: Final = 64 * 1024 * 1024  # bytes of the list of a content's files, which are up to 100,000
 
@@ -110,13 +109,14 @@ def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int, nee
 def _build_full(missing: int, lacking: int, max_bytes: int) -> CacheUnusableError:
     limit = f"the sizeLimit of {max_bytes} bytes" if max_bytes else "the claim"
     remedy = f"use a larger claim{' or sizeLimit' if max_bytes else ''}"
+    beyond = min(lacking, missing)  # what is there may be beyond the limit already
     return CacheUnusableError(
-        f"{missing} more bytes are needed, and {lacking} of them do not fit into {limit} beside what pods use: {remedy}"
+        f"{missing} more bytes are needed, and {beyond} of them do not fit into {limit} beside what pods use: {remedy}"
     )
 
 
 def delete_expired(folders: Folders, pod: Path) -> None:
-    """Delete the folders of pods whose agents have not renewed their lease.
+    """Delete the folders of pods whose agents have ended, or have not renewed their lease.
 
     Args:
         folders: The folders of the cache.
@@ -125,11 +125,8 @@ def delete_expired(folders: Folders, pod: Path) -> None:
     os.utime(pod)
     now = pod.stat().st_mtime
     for other in folders.pods.iterdir():
-        with suppress(FileNotFoundError):  # another agent deletes it, too
-            lease = other.lstat()
-            if other != pod and now - lease.st_mtime > _LEASE_SECONDS:
-                _note_use(other, lease.st_mtime_ns)
-                shutil.rmtree(other, ignore_errors=True)
+        if other != pod:
+            delete_if_expired(other, now, _note_use)
 
 
 def _note_use(pod: Path, time_ns: int) -> None:

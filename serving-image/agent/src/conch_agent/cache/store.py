@@ -17,7 +17,7 @@ from conch_agent.cache.locks import hold
 from conch_agent.cache.space import LONGEST_CONTENT, LONGEST_NAME, Folders, delete_part, delete_unused
 from conch_agent.download import Download, Part, Progress
 from conch_agent.reasons import Failure
-from conch_agent.record import Record, compute_digest, hash_prefix, read_record, read_text, write_text
+from conch_agent.record import Record, compute_digest, hash_prefix, read_record, read_text, replace_text
 from conch_agent.sources.base import Item, parse_path
 from conch_agent.threads import run_in_thread
 from conch_contract.parsing import parse_json
@@ -165,8 +165,7 @@ class Cache:
         digest = compute_digest({path: record.sha256 for path, record in records.items()})
         self.write_content(digest, records)
         temporary = self.folder / f"{key}.new"
-        write_text(temporary, digest.removeprefix(_SHA256))
-        temporary.replace(self._folders.archives / key)
+        replace_text(self._folders.archives / key, temporary, digest.removeprefix(_SHA256))
 
     def find_archives(self, key: str) -> tuple[Item, ...]:
         """Return the files that archives hold, if all of them are there; else none. Keys are as in `find_content`.
@@ -189,8 +188,7 @@ class Cache:
         files = {path: [record.sha256, record.offset] for path, record in records.items()}
         target = self._folders.contents / digest.removeprefix(_SHA256)
         temporary = self.folder / f"{target.name}.{secrets.token_hex(8)}"  # two models may have the same content
-        write_text(temporary, json.dumps(files))
-        temporary.replace(target)
+        replace_text(target, temporary, json.dumps(files))
 
     def write_last(self, key: str, last: LastContent) -> None:
         """Record the content that a source has had.

@@ -14,7 +14,8 @@ from typing import Final
 
 import structlog
 
-from conch_agent.download import RESERVE, Progress
+from conch_agent.disk import RESERVE
+from conch_agent.download import Progress
 from conch_agent.layout import delete_tree
 from conch_agent.peers.addresses import Address, Addresses, rank
 from conch_agent.peers.client import PeerError, request_piece

@@ -10,6 +10,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from conch_agent.signed_urls import hide_signatures
 from conch_contract.parsing import parse_json
 
 _LONGEST: Final = 300
@@ -23,9 +24,6 @@ _USEFUL: Final = (
     *("RequestId", "HostId"),
 )
 _MOST_ELEMENTS: Final = 4
-# The query of a URL, and what a query has that gives access: the signature of a SAS token or of another signed URL.
-_QUERY: Final = re.compile(r"(?:\?|%3F)[^\s\"'<>]*", re.IGNORECASE)
-_SIGNATURE: Final = re.compile(r"sig(?:nature)?(?:=|%3D)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,5 @@ def to_one_line(text: str) -> str:
     'No access to https://host/m?... to you'
     """
     line = " ".join(html.unescape(text).split())
-    line = _QUERY.sub(lambda query: "?..." if _SIGNATURE.search(query[0]) else query[0], line)
-    printable = "".join(letter if letter.isprintable() else "?" for letter in line)
+    printable = "".join(letter if letter.isprintable() else "?" for letter in hide_signatures(line))
     return printable if len(printable) <= _LONGEST else f"{printable[:_LONGEST]}..."

@@ -17,8 +17,8 @@ import aiohttp
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import Answer, read_body
 from conch_agent.sources.az_credentials import ServicePrincipal
-from conch_agent.sources.connection import CheckedResolver, build_context, explain
-from conch_contract.addresses import check_address
+from conch_agent.sources.connection import build_context, explain
+from conch_agent.sources.destinations import CheckedResolver, Destinations
 from conch_contract.parsing import parse_json
 
 if TYPE_CHECKING:
@@ -95,8 +95,11 @@ class TokenSource:
         }
         url = f"{authority.url}/{principal.tenant}/oauth2/v2.0/token"
         try:
-            check_address(authority.host)
-            connector = aiohttp.TCPConnector(resolver=CheckedResolver(), ssl=build_context(self._authorities))
+            destinations = Destinations(authority.host)
+            destinations.check(authority.host, ())
+            connector = aiohttp.TCPConnector(
+                resolver=CheckedResolver(destinations), ssl=build_context(self._authorities)
+            )
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session,
                 session.post(url, data=form, allow_redirects=False) as answer,

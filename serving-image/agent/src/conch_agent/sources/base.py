@@ -241,12 +241,22 @@ def parse_path(text: str, uri: str) -> PurePosixPath:
         or any(ord(letter) < ord(" ") or letter == "\x7f" for letter in text)
     )
     if broken:
-        message = (
-            f"{uri} holds the name {text[:200]!r}, which would leave its folder or cannot be a file's: "
-            "a model's files need plain relative names. Rename or remove it."
-        )
-        raise Failure(Reason.UNSAFE_PATH, message)
+        raise build_unsafe(text, uri)
     return PurePosixPath(text)
+
+
+def build_unsafe(name: str, uri: str) -> Failure:
+    """Return the failure of a name that no file of a model can have.
+
+    Args:
+        name: The name.
+        uri: The storageUri, with which the message begins.
+    """
+    message = (
+        f"{uri} holds the name {name[:200]!r}, which would leave its folder or cannot be a file's: a model's files need"
+        " plain relative names. Rename or remove it."
+    )
+    return Failure(Reason.UNSAFE_PATH, message)
 
 
 def find_below(name: str, path: str, *, is_folder: bool) -> str:

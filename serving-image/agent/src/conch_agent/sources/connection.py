@@ -6,13 +6,11 @@ import asyncio
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
-from aiohttp.abc import ResolveResult
-from aiohttp.resolver import ThreadedResolver
 
-from conch_contract.addresses import check_address
+from conch_agent.sources.destinations import Destinations, RefusedAddressError
 
 TIMEOUT: Final = 10.0  # seconds in which a connection is complete, TLS included
 
@@ -60,54 +58,25 @@ def build_context(authorities: str | None) -> ssl.SSLContext:
     return context
 
 
-class CheckedResolver(ThreadedResolver):
-    """Resolves names, and refuses addresses to which Conch never connects."""
-
-    async def resolve(self, host: str, *args: Any, **kwargs: Any) -> list[ResolveResult]:
-        """Return the addresses of a name.
-
-        Args:
-            host: The name.
-            *args: As in ThreadedResolver.
-            **kwargs: As in ThreadedResolver.
-
-        Raises:
-            ValueError: Conch never connects to an address of the name.
-        """
-        addresses = await super().resolve(host, *args, **kwargs)
-        for address in addresses:
-            check_address(address["host"])
-        return addresses
-
-
-async def find_problem(host: str, port: int, context: ssl.SSLContext | None) -> Problem | None:
-    """Connect once, and return the cause if that fails; None if it does not.
-
-    Args:
-        host: The address or name.
-        port: The port.
-        context: The TLS context; None: without TLS.
-    """
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            _, writer = await asyncio.open_connection(host, port, ssl=context)
-    except (OSError, ssl.SSLError, TimeoutError) as error:
-        return explain(error, host, port)
-    writer.close()
-    return None
-
-
-async def has_tls(host: str, port: int) -> bool:
+async def has_tls(host: str, port: int, destinations: Destinations) -> bool:
     """Return True if a server answers a TLS handshake, with any certificate.
 
     Args:
         host: The address or name.
         port: The port.
+        destinations: The addresses to which a connection may be made.
     """
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return await find_problem(host, port, context) is None
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            address, *_ = await destinations.resolve(host, port)
+            _, writer = await asyncio.open_connection(address, port, ssl=context, server_hostname=host)
+    except (OSError, TimeoutError, RefusedAddressError):
+        return False
+    writer.close()
+    return True
 
 
 def explain(error: BaseException, host: str, port: int) -> Problem:  # noqa: PLR0911  a table: one row, one kind of error

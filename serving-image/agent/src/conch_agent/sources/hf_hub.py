@@ -13,11 +13,13 @@ from yarl import URL
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import to_one_line
 from conch_agent.sources.connection import build_context
+from conch_agent.sources.destinations import Destinations
 from conch_agent.sources.hf_answers import REVISION, TREE, TreeFile, parse_answer
 from conch_agent.sources.hf_errors import ENTRY_NOT_FOUND, classify, classify_redirected
 from conch_agent.sources.hf_settings import HfSettings
 from conch_agent.sources.hf_uri import HubPath
-from conch_agent.sources.http_client import HttpClient, build_range, read_error, read_rest, read_whole
+from conch_agent.sources.http_answers import build_range, check_page, read_error, read_rest, read_whole
+from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.listing_limit import ListingLimit
 from conch_agent.threads import run_in_thread
 
@@ -46,8 +48,8 @@ class Hub:
         self._place = place
         self._url = settings.endpoint.url
         self._credentials = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
-        context = build_context(settings.authorities)
-        self._client = HttpClient(uri, "HF_ENDPOINT in the storage Secret", context, _ISSUER_REMEDY)
+        setting, context = "HF_ENDPOINT in the storage Secret", build_context(settings.authorities)
+        self._client = HttpClient(uri, setting, Destinations(settings.endpoint.host), context, _ISSUER_REMEDY)
 
     async def find_commit(self) -> str:
         """Return the commit of the revision.
@@ -104,6 +106,7 @@ class Hub:
         async with self._client.get(url, build_range(offset), self._credentials) as answer:
             if answer.status not in {200, 206}:
                 raise await self._build_failure(answer)
+            await check_page(answer, path, _REMEDY.removesuffix("."))
             async for chunk in read_rest(answer, offset):
                 yield chunk
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -16,37 +15,19 @@ import aiohttp
 from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.answer import Answer, read_body, to_one_line
-from conch_agent.sources.connection import TIMEOUT, CheckedResolver, Problem, explain, has_tls
-from conch_agent.sources.pace import Pace, StalledError
-from conch_contract.addresses import check_address
+from conch_agent.sources.connection import TIMEOUT, Problem, explain, has_tls
+from conch_agent.sources.destinations import CheckedResolver, Destinations, RefusedAddressError
+from conch_agent.sources.http_answers import ANSWER_ERRORS, CHUNK, WrongAnswerError
+from conch_agent.sources.pace import StalledError
 
-_CHUNK: Final = 1024 * 1024
-LONGEST_ERROR: Final = 64 * 1024  # bytes of an error's body that are read
 _HEAD_SECONDS: Final = 30.0  # from a request to the end of the answer's headers
 _CONNECT: Final = aiohttp.ClientTimeout(total=None, connect=TIMEOUT, sock_connect=TIMEOUT)
 _REDIRECTS: Final = 5
 _REDIRECTED: Final = frozenset({301, 302, 303, 307, 308})
 _HEADERS: Final = {"Accept-Encoding": "identity"}
 _NO_CREDENTIALS: Final[Mapping[str, str]] = MappingProxyType({})
-_CODINGS: Final = frozenset({"gzip", "x-gzip", "compress", "x-compress", "deflate", "br", "zstd"})
-_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:\d+|\*)")
 # Errors of a server that has accepted the connection, and may expect TLS.
 _BROKEN: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError, aiohttp.ClientOSError)
-# Errors of an answer, after its status and headers.
-ANSWER_ERRORS: Final = (aiohttp.ClientError, TimeoutError, ValueError, StalledError)
-
-
-class WrongAnswerError(ValueError):
-    """An answer that is not to the request. The text continues a sentence that begins with the server's name.
-
-    Attributes:
-        remedy: The remedy, a sentence without its full stop.
-    """
-
-    def __init__(self, text: str, remedy: str) -> None:
-        super().__init__(text)
-        self.remedy = remedy
 
 
 class SlowHeadError(TimeoutError):
@@ -60,6 +41,7 @@ class HttpClient:
     Attributes:
         uri: The storageUri, with which messages begin.
         setting: The field or key of the Secret that has the address, for messages.
+        destinations: The addresses to which connections may be made.
         context: The TLS context of all servers.
         issuer_remedy: Remedy for a certificate of an unknown issuer, a sentence without its full stop.
         plaintext_remedy: Remedy for a server without TLS, a sentence without its full stop; empty: that of the problem.
@@ -69,6 +51,7 @@ class HttpClient:
 
     uri: str
     setting: str
+    destinations: Destinations
     context: ssl.SSLContext
     issuer_remedy: str
     plaintext_remedy: str = ""
@@ -77,13 +60,13 @@ class HttpClient:
 
     def open_session(self) -> aiohttp.ClientSession:
         """Return a session, whose connections several requests use one after the other."""
-        connector = aiohttp.TCPConnector(resolver=CheckedResolver(), ssl=self.context, limit=0)
+        connector = aiohttp.TCPConnector(resolver=CheckedResolver(self.destinations), ssl=self.context, limit=0)
         return aiohttp.ClientSession(
             connector=connector,
             timeout=_CONNECT,
             headers=_HEADERS,
             auto_decompress=False,
-            read_bufsize=_CHUNK,
+            read_bufsize=CHUNK,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -152,11 +135,11 @@ class HttpClient:
         """Return the answer after redirects, and append their URLs to those visited.
 
         Raises:
-            ValueError: Conch never connects to the address of the URL or of a redirect.
+            RefusedAddressError: The agent does not connect to the address of the URL or of a redirect.
         """
         url = visited[-1]
         for _ in range(_REDIRECTS + 1):
-            check_address(url.host or "")
+            self.destinations.check(url.host or "", ())
             answer = await _request(session, method, url, {**headers, **credentials})
             location = answer.headers.get("Location", "")
             if answer.status not in _REDIRECTED or not location:
@@ -197,6 +180,8 @@ class HttpClient:
                 " check the network between the pod and it."
             )
             return Failure(Reason.FETCH_FAILED, message, is_outage=True)
+        if isinstance(error, RefusedAddressError):
+            return self._build_refused(error)
         if isinstance(error, WrongAnswerError):
             return Failure(Reason.FETCH_FAILED, f"{self.uri}: {host}:{port} {error}. {error.remedy}.")
         problem = await self._explain(error, host, port, is_plain=parts.scheme == "http")
@@ -210,12 +195,21 @@ class HttpClient:
         message = f"{self.uri}{self.server} cannot be reached: {problem.cause}. {remedy}."
         return Failure(Reason.UNREACHABLE, message)
 
+    def _build_refused(self, error: RefusedAddressError) -> Failure:
+        if error.is_named:
+            message = f"{self.uri}{self.server} cannot be reached: {error}. Correct {self.setting}."
+            return Failure(Reason.UNREACHABLE, message)
+        message = (
+            f"{self.uri}{self.server} leads to {error.where}, {error.what}. Correct {self.setting}, or the server."
+        )
+        return Failure(Reason.FETCH_FAILED, message)
+
     async def _explain(self, error: Exception, host: str, port: int, *, is_plain: bool) -> Problem:
         if isinstance(error, SlowHeadError):
             cause = f"{host}:{port} did not complete the headers of its answer in {_HEAD_SECONDS:g} s"
             return Problem(cause, "Read the server's log")
         is_broken = isinstance(error, _BROKEN) and not isinstance(error, aiohttp.ClientConnectorError)
-        if is_plain and is_broken and await has_tls(host, port):
+        if is_plain and is_broken and await has_tls(host, port, self.destinations):
             return Problem(f"{host}:{port} speaks TLS", f"Write {self.setting} with https://")
         return explain(error, host, port)
 
@@ -235,125 +229,3 @@ async def _request(
         if not limit.expired():
             raise
         raise SlowHeadError from None
-
-
-async def read_error(answer: aiohttp.ClientResponse) -> Answer:
-    """Return the error of an answer.
-
-    Args:
-        answer: The answer, whose status is that of an error.
-    """
-    return read_body(answer.status, answer.reason or "", await read_text(answer))
-
-
-async def read_text(answer: aiohttp.ClientResponse) -> str:
-    """Return the first 64 KiB of an answer's body, or fewer.
-
-    Args:
-        answer: The answer.
-    """
-    body = bytearray()
-    async for block in read_blocks(answer):
-        body += block
-        if len(body) >= LONGEST_ERROR:
-            break
-    return bytes(body[:LONGEST_ERROR]).decode(errors="replace").strip()
-
-
-async def read_whole(answer: aiohttp.ClientResponse, most: int) -> bytes | None:
-    """Return the body of an answer; None if it is longer.
-
-    Args:
-        answer: The answer.
-        most: The largest size in bytes.
-
-    Raises:
-        WrongAnswerError: The answer is compressed.
-        StalledError: The server is slower than the least speed.
-    """
-    body = bytearray()
-    async for block in read_rest(answer, 0):
-        body += block
-        if len(body) > most:
-            return None
-    return bytes(body)
-
-
-async def read_blocks(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """Yield the body of an answer as it is sent.
-
-    Args:
-        answer: The answer.
-
-    Raises:
-        StalledError: The server is slower than the least speed.
-    """
-    pace = Pace()
-    while block := await pace.wait(lambda: answer.content.read(_CHUNK)):
-        yield block
-
-
-async def read_rest(answer: aiohttp.ClientResponse, offset: int) -> AsyncGenerator[bytes, None]:
-    """Yield the bytes of a file from an offset. The bytes that a server without ranges repeats are skipped.
-
-    Args:
-        answer: The answer to a request for this range.
-        offset: Number of bytes to skip.
-
-    Raises:
-        WrongAnswerError: The answer has another range, or is compressed.
-        StalledError: The server is slower than the least speed.
-    """
-    check_coding(answer)
-    if answer.status == 206:
-        check_range(answer, offset)
-    skip = offset if answer.status == 200 else 0
-    async for block in read_blocks(answer):
-        if skip < len(block):
-            yield block[skip:]
-        skip = max(0, skip - len(block))
-
-
-def check_coding(answer: aiohttp.ClientResponse) -> None:
-    """Refuse a compressed answer, which no request accepts: neither its size nor its ranges are those of the file.
-
-    Args:
-        answer: The answer.
-
-    Raises:
-        WrongAnswerError: It has a Content-Encoding that compresses.
-    """
-    codings = {coding.strip().lower() for coding in answer.headers.get("Content-Encoding", "").split(",")}
-    if found := sorted(codings & _CODINGS):
-        text = f"sent its answer with Content-Encoding {found[0]}, which was not requested"
-        raise WrongAnswerError(text, "Turn compression off in the server, or in the proxy before it")
-
-
-def check_range(answer: aiohttp.ClientResponse, start: int) -> None:
-    """Refuse a part of a file that begins elsewhere.
-
-    Args:
-        answer: The answer, whose status is 206.
-        start: The first byte that was requested.
-
-    Raises:
-        WrongAnswerError: It has another range, or none.
-    """
-    sent = answer.headers.get("Content-Range", "")
-    match = _RANGE.fullmatch(sent)
-    if not match or int(match[1]) != start:
-        text = f"sent the range {to_one_line(sent)!r} of the file, and the bytes from {start} were requested"
-        raise WrongAnswerError(text, "Correct the server, or the proxy before it")
-
-
-def build_range(offset: int, size: int | None = None) -> dict[str, str]:
-    """Return the header of a request for the bytes from an offset; empty: all are requested.
-
-    Args:
-        offset: Number of bytes to skip.
-        size: Size of the whole file in bytes, for servers that take no range without an end; None: unknown.
-
-    >>> build_range(0, 9), build_range(4), build_range(4, 9)
-    ({}, {'Range': 'bytes=4-'}, {'Range': 'bytes=4-8'})
-    """
-    return {"Range": f"bytes={offset}-{'' if size is None else size - 1}"} if offset else {}

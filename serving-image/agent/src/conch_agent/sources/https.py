@@ -17,7 +17,9 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import Answer
 from conch_agent.sources.base import Archives, Buffer, Item, Listing, Location, parse_path
 from conch_agent.sources.connection import build_context
-from conch_agent.sources.http_client import HttpClient, build_range, read_error, read_rest
+from conch_agent.sources.destinations import Destinations
+from conch_agent.sources.http_answers import build_range, check_page, read_error, read_rest
+from conch_agent.sources.http_client import HttpClient
 
 _DIGITS: Final = 18  # of a size that fits 64 bits
 _ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd")
@@ -25,7 +27,7 @@ _ISSUER_REMEDY: Final = (
     "The agent trusts the image's authorities: serve the file with a certificate of one, or from a store with ca.crt in"
     " its Secret"
 )
-_PAGE_REMEDY: Final = "Write a URL that needs no login, and that is the file's own, not that of a page about it."
+_PAGE_REMEDY: Final = "Write a URL that needs no login, and that is the file's own, not that of a page about it"
 
 
 def open_source(location: Location) -> HttpsSource:
@@ -45,7 +47,7 @@ class HttpsSource:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._client = HttpClient(uri, "storageUri", build_context(None), _ISSUER_REMEDY)
+        self._client = HttpClient(uri, "storageUri", Destinations.of_url(uri), build_context(None), _ISSUER_REMEDY)
         path = unquote(urlsplit(uri).path)
         self._name = PurePosixPath(path).name
         if self._name.endswith(".zip"):
@@ -82,10 +84,7 @@ class HttpsSource:
         async with self._client.get(self.uri, headers) as answer:
             if answer.status not in {200, 206}:
                 raise self._build_refusal(await read_error(answer))
-            if answer.content_type == "text/html" and not self._name.endswith((".html", ".htm")):
-                page = (await read_error(answer)).words
-                message = f"{self.uri}: the server answered with a page ({page}) in place of the file. {_PAGE_REMEDY}"
-                raise Failure(Reason.FETCH_FAILED, message)
+            await check_page(answer, self._name, _PAGE_REMEDY)
             yield answer
 
     def _build_refusal(self, answer: Answer) -> Failure:

@@ -16,7 +16,8 @@ from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import describe_invalid
-from conch_agent.sources.http_client import HttpClient, read_text, read_whole
+from conch_agent.sources.http_answers import read_text, read_whole
+from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.oci_challenge import Challenge
 from conch_agent.sources.oci_errors import build_denial, read_oci_error
 from conch_agent.sources.oci_settings import OciSettings, describe_login, find_login

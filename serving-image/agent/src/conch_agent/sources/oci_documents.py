@@ -18,7 +18,7 @@ _INDEXES: Final = frozenset(
     {"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"}
 )
 ACCEPT: Final = ", ".join(sorted(_MANIFESTS | _INDEXES))
-_MOST_LAYERS: Final = 10_000
+MOST_LAYERS: Final = 10_000
 _MOST_MANIFESTS: Final = 1_000
 
 _MediaType = Annotated[str, Field(max_length=255)]
@@ -55,7 +55,7 @@ class Manifest(BaseModel):
 
     schemaVersion: Literal[2]  # noqa: N815  the specification's
     mediaType: _MediaType = ""  # noqa: N815  the specification's
-    layers: Annotated[list[Descriptor], Field(max_length=_MOST_LAYERS), FailFast()]
+    layers: Annotated[list[Descriptor], Field(max_length=MOST_LAYERS), FailFast()]
     manifests: None = None
 
 

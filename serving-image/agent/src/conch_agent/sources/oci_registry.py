@@ -13,7 +13,9 @@ from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.connection import build_context
-from conch_agent.sources.http_client import HttpClient, build_range, read_rest, read_text, read_whole
+from conch_agent.sources.destinations import Destinations
+from conch_agent.sources.http_answers import build_range, check_page, read_rest, read_text, read_whole
+from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.oci_access import Access
 from conch_agent.sources.oci_challenge import parse_challenges
 from conch_agent.sources.oci_documents import ACCEPT, Index, Manifest, parse_document
@@ -22,10 +24,11 @@ from conch_agent.sources.oci_settings import OciSettings
 from conch_agent.sources.oci_uri import Artifact
 from conch_agent.threads import run_in_thread
 
-_LONGEST_MANIFEST: Final = 4 * 1024 * 1024  # bytes, which registries accept at least
+LONGEST_MANIFEST: Final = 4 * 1024 * 1024  # bytes, which registries accept at least
 _SECONDS: Final = 60  # for a manifest
 _ISSUER_REMEDY: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
 _PLAINTEXT_REMEDY: Final = "Correct the port, or write OCI_PLAIN_HTTP=true into the storage Secret"
+_PAGE_REMEDY: Final = "Correct that registry, or the proxy before it"
 _DIGEST: Final = "sha256:"
 
 
@@ -36,8 +39,8 @@ class Registry:
         self._uri = uri
         self._artifact = artifact
         self._url = f"{'http' if settings.plain_http else 'https'}://{artifact.api_host}"
-        context = build_context(settings.authorities)
-        self._client = HttpClient(uri, "storageUri", context, _ISSUER_REMEDY, _PLAINTEXT_REMEDY)
+        destinations, context = Destinations.of_url(self._url), build_context(settings.authorities)
+        self._client = HttpClient(uri, "storageUri", destinations, context, _ISSUER_REMEDY, _PLAINTEXT_REMEDY)
         self._access = Access(uri, artifact, settings, self._client)
 
     async def read_manifest(self, reference: str) -> tuple[str, Manifest | Index]:
@@ -53,14 +56,14 @@ class Registry:
         path = self._artifact.build_manifest_path(reference)
         try:
             async with asyncio.timeout(_SECONDS), self._get(path, {"Accept": ACCEPT}) as answer:
-                body = await read_whole(answer, _LONGEST_MANIFEST)
+                body = await read_whole(answer, LONGEST_MANIFEST)
                 media_type, declared = answer.content_type, answer.headers.get("Docker-Content-Digest", "")
         except TimeoutError:
             message = f"{self._uri}: the registry did not complete its answer in {_SECONDS} s. Read its log."
             raise Failure(Reason.UNREACHABLE, message) from None
         if body is None:
             message = (
-                f"{self._uri}: the registry answered a manifest of more than {_LONGEST_MANIFEST} bytes. Push the model"
+                f"{self._uri}: the registry answered a manifest of more than {LONGEST_MANIFEST} bytes. Push the model"
                 " in fewer layers, or correct that registry."
             )
             raise Failure(Reason.TOO_LARGE, message)
@@ -86,6 +89,7 @@ class Registry:
             Failure: As `read_manifest`.
         """
         async with self._get(self._artifact.build_blob_path(digest), build_range(offset, size)) as answer:
+            await check_page(answer, "", _PAGE_REMEDY)
             async for chunk in read_rest(answer, offset):
                 yield chunk
 

@@ -114,7 +114,7 @@ def find_login(logins: Mapping[str, DockerLogin], artifact: Artifact) -> Login |
     >>> find_login({"https://index.docker.io/v1/": DockerLogin(auth="bWU6c2VjcmV0")}, Artifact("docker.io", "a/b", "1"))
     Login(user='me', password='secret')
     """
-    places = {address: _parse_address(address) for address in logins}
+    places = {address: parse_address(address) for address in logins}
     parts = artifact.name.split("/")
     matching = {
         address: path
@@ -127,8 +127,12 @@ def find_login(logins: Mapping[str, DockerLogin], artifact: Artifact) -> Login |
     return _read_login(address, logins[address])
 
 
-def _parse_address(address: str) -> tuple[str, tuple[str, ...]]:
-    """Return host and path of an address. The path of Docker's URLs is the version of its API, and none."""
+def parse_address(address: str) -> tuple[str, tuple[str, ...]]:
+    """Return host and path of an address. The path of Docker's URLs is the version of its API, and none.
+
+    Args:
+        address: The address of a login, as Docker writes it.
+    """
     host, *path = address.removeprefix("https://").removeprefix("http://").rstrip("/").split("/")
     return normalize_host(host), tuple(path) if path not in (["v1"], ["v2"]) else ()
 

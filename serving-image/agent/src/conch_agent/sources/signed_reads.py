@@ -15,7 +15,8 @@ import obstore
 
 from conch_agent.reasons import Failure
 from conch_agent.sources.base import Buffer, Item
-from conch_agent.sources.http_client import ANSWER_ERRORS, HttpClient, check_range, read_blocks
+from conch_agent.sources.http_answers import ANSWER_ERRORS, check_range, read_blocks
+from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import is_same_tag, quote_tag
 from conch_agent.sources.store_errors import is_client_error

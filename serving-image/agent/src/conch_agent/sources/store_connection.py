@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.connection import build_context
+from conch_agent.sources.destinations import Destinations
 from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.object_reads import ObjectReads
 from conch_agent.sources.signed_reads import SignedReads
@@ -49,8 +50,10 @@ class StoreConnection:
         setting = f"{bucket.terms.endpoint_key} in the storage Secret"
         server = f": the store{self._target.where}"
         host_remedy = "" if bucket.endpoint else bucket.terms.unknown_host
-        context = build_context(bucket.authorities)
-        self._client = HttpClient(uri, setting, context, _ISSUER_REMEDY, server=server, host_remedy=host_remedy)
+        destinations, context = Destinations(self._endpoint.host), build_context(bucket.authorities)
+        self._client = HttpClient(
+            uri, setting, destinations, context, _ISSUER_REMEDY, server=server, host_remedy=host_remedy
+        )
         self._lock = asyncio.Lock()
         self._users = 0  # active blocks of `open`
         self._resources = AsyncExitStack()

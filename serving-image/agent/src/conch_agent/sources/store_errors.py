@@ -11,9 +11,14 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import Answer, read_body, to_one_line
+from conch_agent.sources.base import build_unsafe
 
 _LONGEST: Final = 64 * 1024  # characters of an error's text, which has the whole body of the store's answer
 _STATUS: Final = re.compile(r"status code: (?P<status>\d{3})(?: (?P<phrase>[^:\n]*))?(?:: (?P<body>.*))?", re.DOTALL)
+# The client's words about a key that it refuses to list.
+_BAD_KEY: Final = re.compile(
+    r'Path "(.*?)"(?:: Encountered illegal character| contained empty path segment)', re.DOTALL
+)
 
 
 def read_details(answer: Answer) -> str:
@@ -127,10 +132,8 @@ def classify(error: Exception, target: Target, terms: StoreTerms) -> Failure:
         return Failure(Reason.BUCKET_NOT_FOUND, message)
     if answer.code in terms.denied or (_is_denied(error, answer) and answer.code not in terms.remedies):
         return _build_denied(answer, target, terms)
-    if "InvalidPath" in text or "PathSegment" in text or "EmptySegment" in text:
-        named = to_one_line(re.sub(r"\n\nDebug source:.*", "", text, flags=re.DOTALL))
-        message = f"{uri} holds a name that would leave its folder or is empty in part ({named}). Rename or remove it."
-        return Failure(Reason.UNSAFE_PATH, message)
+    if found := _BAD_KEY.search(text):
+        return build_unsafe(found[1], uri)
     if "Received redirect" in text:
         message = (
             f"{uri}: the store{where} redirects requests for {target.bucket!r}, as stores do for a bucket of another "

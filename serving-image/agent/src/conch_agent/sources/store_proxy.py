@@ -18,15 +18,16 @@ from aiohttp import web
 from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.http_client import (
+from conch_agent.sources.http_answers import (
     ANSWER_ERRORS,
     LONGEST_ERROR,
-    HttpClient,
     WrongAnswerError,
     check_coding,
+    check_page,
     check_range,
     read_blocks,
 )
+from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.secret_settings import Endpoint
 
 _LONGEST_ANSWER: Final = 8 * 1024 * 1024  # bytes; a page of a list has 1,000 keys of up to 1,024 bytes
@@ -140,12 +141,12 @@ class StoreProxy:
         session = cast("aiohttp.ClientSession", self._session)
         async with await self._client.send(session, method, url, headers, credentials) as answer:
             try:
-                self._check(request, answer)
+                await self._check(request, answer)
                 return await self._pass(request, answer)
             except ANSWER_ERRORS as error:
                 raise await self._client.build_failure(error, str(answer.url)) from error
 
-    def _check(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> None:
+    async def _check(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> None:
         """Refuse an answer that the client would read for nothing.
 
         Raises:
@@ -154,6 +155,7 @@ class StoreProxy:
         if answer.status >= 300 or request.method == "HEAD":
             return
         if "Range" in request.headers and answer.status != 206:
+            await check_page(answer, request.path, _REMEDY)
             text = f"answers a request for a range with HTTP {answer.status}, so with the whole object"
             raise WrongAnswerError(text, _REMEDY)
         if match := _RANGE.fullmatch(request.headers.get("Range", "")):

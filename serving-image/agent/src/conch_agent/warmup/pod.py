@@ -71,4 +71,5 @@ class PodWarmup:
         if self.report is None or not self.report.has_failed:
             return None
         changed = describe_changed_warmup(self.find_changed_config_map(source))
-        return Failure(Reason(self.report.reason), " ".join(filter(None, (self.report.message, changed))))
+        reason = next(reason for reason in Reason if reason == self.report.reason)
+        return Failure(reason, " ".join(filter(None, (self.report.message, changed))))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from typing import Final
 
 import aiohttp
+from yarl import URL
 
-from conch.cli.model.push.plan import Advance, Outcome, Upload, read_chunks
+from conch.cli.model.push.plan import Advance, Outcome, Upload, find_change, read_chunks
 from conch.cli.options import CommandError
+from conch_agent.sources.answer import to_one_line
+from conch_agent.sources.http_answers import read_error
 
 _HEADER: Final = "CONCH_HTTP_AUTHORIZATION"  # variable of the header Authorization
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=30, sock_read=300)
-_TEXT: Final = 300  # characters of an answer
 
 
 async def push(upload: Upload, uri: str, advance: Advance) -> Outcome:
@@ -28,8 +31,12 @@ async def push(upload: Upload, uri: str, advance: Advance) -> Outcome:
         CommandError: The server refuses the file.
     """
     [file] = upload.files
-    shown = uri.partition("?")[0]  # a signed URL has its credentials in the query
-    authorization = os.environ.get(_HEADER)
+    shown = check_uri(uri)
+    authorization = os.environ.get(_HEADER, "").strip()
+    if not re.fullmatch("[ -~]*", authorization):
+        raise CommandError(
+            f"{_HEADER} has a line break or a character that is not ASCII; write it as one line of ASCII"
+        )
     headers = {"Authorization": authorization} if authorization else {}
     try:
         async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session:
@@ -40,16 +47,46 @@ async def push(upload: Upload, uri: str, advance: Advance) -> Outcome:
             size = {"Content-Length": str(file.size)}
             async with session.put(uri, data=body, headers=size, allow_redirects=False) as answer:
                 if answer.status not in {200, 201, 204}:
-                    text = " ".join((await answer.content.read(_TEXT)).decode(errors="replace").split())
+                    words = to_one_line((await read_error(answer)).words)
                     raise CommandError(
-                        f"{shown}: the server answered {answer.status} {answer.reason or ''} {text}; expected a server"
-                        f" that takes PUT. If it needs a login, set {_HEADER} to the value of the header Authorization"
+                        f"{shown}: the server answered {answer.status} ({words}); expected a server that takes PUT. If"
+                        f" it needs a login, set {_HEADER} to the value of the header Authorization"
                     )
     except (aiohttp.ClientError, TimeoutError) as error:
+        if change := find_change(error):
+            raise change from None
         raise CommandError(
             f"{shown}: {type(error).__name__}, no complete answer; correct the URL, or run the command again"
         ) from None
     return Outcome(shown, sent=[file.path])
+
+
+def check_uri(uri: str) -> str:
+    """Return a URL for messages: without its query, in which a signed URL has its credentials.
+
+    Args:
+        uri: The URL.
+
+    Raises:
+        CommandError: It is none, or has a user.
+
+    >>> check_uri("https://host/m.tar.zst?sig=c2ln")
+    'https://host/m.tar.zst'
+    """
+    try:
+        url = URL(uri)
+        problem = "names no host or no file; correct it" if not url.host or url.path.endswith("/") else ""
+    except ValueError:
+        raise CommandError("the target is no URL; expected https://host/path.tar.zst") from None
+    if url.user is not None or url.password is not None:
+        problem, url = (
+            f"has a user, which everyone sees in the list of processes; set {_HEADER} in its place",
+            url.with_user(None),
+        )
+    shown = str(url.with_query(None).with_fragment(None))
+    if problem:
+        raise CommandError(f"{shown} {problem}, and write https://host/path.tar.zst")
+    return shown
 
 
 async def _read(upload: Upload, advance: Advance):  # type: ignore[no-untyped-def]  # noqa: ANN202  an async generator

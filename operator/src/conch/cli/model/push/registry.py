@@ -18,15 +18,21 @@ from yarl import URL
 
 from conch.cli.model.environment import read_environment
 from conch.cli.model.manifest import ContentManifest, File
-from conch.cli.model.push.plan import Advance, Outcome, Upload, read_chunks
+from conch.cli.model.push.plan import Advance, Outcome, Upload, find_change, read_chunks
 from conch.cli.options import CommandError
+from conch_agent.sources.answer import to_one_line
 from conch_agent.sources.connection import build_context
-from conch_agent.sources.http_client import HttpClient, read_text
+from conch_agent.sources.destinations import Destinations, RefusedAddressError
+from conch_agent.sources.http_answers import read_text
+from conch_agent.sources.http_client import HttpClient
 from conch_agent.sources.oci_access import Access
 from conch_agent.sources.oci_challenge import parse_challenges
+from conch_agent.sources.oci_documents import MOST_LAYERS
 from conch_agent.sources.oci_errors import read_oci_error
+from conch_agent.sources.oci_registry import LONGEST_MANIFEST
 from conch_agent.sources.oci_settings import parse_settings
 from conch_agent.sources.oci_uri import Artifact, parse_uri
+from conch_agent.tasks import run_all
 
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 _ARTIFACT: Final = "application/vnd.conch.model.v1"
@@ -34,6 +40,8 @@ _FILE: Final = "application/octet-stream"
 _EMPTY: Final = b"{}"
 _TITLE: Final = "org.opencontainers.image.title"
 _FILES: Final = 4  # at a time
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=30, sock_read=300)  # of an answer, after the bytes are sent
+_LOG_IN: Final = "Log in with a user who may push (docker login)"
 Body = Callable[[], Any]
 
 
@@ -53,6 +61,7 @@ async def push(upload: Upload, manifest: ContentManifest | None, uri: str, advan
     artifact = parse_uri(uri)
     if artifact.path or ":" in artifact.reference:
         raise CommandError(f"{uri}: expected a tag, and no digest or path, such as oci://host/name:v1")
+    document = _write_document(upload, manifest)
     semaphore = asyncio.Semaphore(_FILES)
     outcome = Outcome(uri)
     async with Registry(uri, artifact).open() as registry:
@@ -66,15 +75,26 @@ async def push(upload: Upload, manifest: ContentManifest | None, uri: str, advan
                 if not is_sent:
                     advance(file.size)
 
-        await asyncio.gather(*map(send, upload.files))
+        await run_all(map(send, upload.files))
         await registry.push_blob(f"sha256:{hashlib.sha256(_EMPTY).hexdigest()}", len(_EMPTY), lambda: _EMPTY)
-        await registry.push_manifest(json.dumps(build_document(upload, manifest)).encode())
+        await registry.push_manifest(document)
     return outcome
 
 
 async def _read(upload: Upload, file: File, advance: Advance) -> AsyncGenerator[bytes, None]:
     for chunk in read_chunks(upload, file, advance):
         yield chunk
+
+
+def _write_document(upload: Upload, manifest: ContentManifest | None) -> bytes:
+    """Return the artifact's manifest, if agents take one of its size."""
+    document = json.dumps(build_document(upload, manifest)).encode()
+    if len(upload.files) > MOST_LAYERS or len(document) > LONGEST_MANIFEST:
+        raise CommandError(
+            f"{upload.folder} has {len(upload.files)} files, with names of {len(document)} bytes in a manifest; agents"
+            f" take {MOST_LAYERS} files and {LONGEST_MANIFEST} bytes from a registry, so push to s3:// or https://"
+        )
+    return document
 
 
 def build_document(upload: Upload, manifest: ContentManifest | None) -> dict[str, Any]:
@@ -127,9 +147,14 @@ class Registry:
         self._artifact = artifact
         self._url = f"{'http' if settings.plain_http else 'https'}://{artifact.api_host}"
         self._client = HttpClient(
-            uri, "the target", build_context(settings.authorities), "Install the issuer's certificate on this machine"
+            uri,
+            "the target",
+            Destinations.of_url(self._url),
+            build_context(settings.authorities),
+            "Install the issuer's certificate on this machine",
         )
         self._access = Access(uri, artifact, settings, self._client, actions="pull,push")
+        self._access.remedy = _LOG_IN
         self._session: aiohttp.ClientSession
 
     @asynccontextmanager
@@ -142,7 +167,9 @@ class Registry:
         async with self._client.open_session() as self._session:
             try:
                 yield self
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except (aiohttp.ClientError, TimeoutError, RefusedAddressError) as error:
+                if change := find_change(error):
+                    raise change from None
                 raise await self._client.build_failure(error, self._url) from error
 
     async def push_blob(self, digest: str, size: int, body: Body) -> bool:
@@ -162,13 +189,24 @@ class Registry:
                 return False
         uploads = URL(f"{self._url}/v2/{self._artifact.name}/blobs/uploads/")
         async with self._send("POST", uploads, {202}, {"Content-Length": "0"}) as answer:
-            location = uploads.join(URL(answer.headers.get("Location", ""), encoded=True))
-        if location.scheme != uploads.scheme:
-            raise CommandError(f"{self._uri}: the registry names {location.origin()} for an upload, which leaves TLS")
-        target = location.update_query({"digest": digest})
+            target = self._find_upload(uploads, answer.headers.get("Location", "")).update_query({"digest": digest})
         headers = {"Content-Type": _FILE, "Content-Length": str(size)}
         async with self._send("PUT", target, {201}, headers, body):
             return True
+
+    def _find_upload(self, uploads: URL, location: str) -> URL:
+        """Return the URL that the registry names for the bytes of a blob."""
+        try:
+            found = uploads.join(URL(location, encoded=True))
+            self._client.destinations.check(found.host or "", ())
+            if location and found.host and found.scheme == uploads.scheme:
+                return found
+        except ValueError:
+            pass
+        raise CommandError(
+            f"{self._uri}: the registry names {to_one_line(location)!r} for an upload; expected a URL of"
+            f" {uploads.scheme}://. Correct the target, or that registry"
+        )
 
     async def push_manifest(self, content: bytes) -> None:
         """Upload the manifest of the artifact, under its tag.
@@ -195,7 +233,9 @@ class Registry:
         """Yield an expected answer. A request that the registry denies is sent once more, with what it requires."""
         for is_last in (False, True):
             sent = {**(headers or {}), **(self._access.headers if self._is_own(url) else {})}
-            async with self._session.request(method, url, headers=sent, data=body(), allow_redirects=False) as answer:
+            async with self._session.request(
+                method, url, headers=sent, data=body(), allow_redirects=False, timeout=_TIMEOUT
+            ) as answer:
                 if answer.status in expected:
                     yield answer
                     return

@@ -1,0 +1,26 @@
+"""Signed URLs in texts, and those with a password: what gives access is in no message and no log."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# The query of a URL, and what a query has that gives access: a signature, such as of a SAS token, or a token.
+_QUERY: Final = re.compile(r"(?:\?|%3F)[^\s\"'<>]*", re.IGNORECASE)
+_ACCESS: Final = re.compile(r"(?:sig(?:nature)?|token|password|secret)(?:=|%3D)", re.IGNORECASE)
+
+_USER: Final = re.compile(r"(?<=://)[^/\s?#@]+@")
+
+
+def hide_signatures(text: str) -> str:
+    """Return a text without the queries of URLs that give access, and without users and passwords in URLs.
+
+    Args:
+        text: The text.
+
+    >>> hide_signatures("https://host/m?sp=rl&sig=c2ln cannot be reached: is the port open?")
+    'https://host/m?... cannot be reached: is the port open?'
+    >>> hide_signatures("https://user:password@host/m and oci://host/m@sha256:00")
+    'https://...@host/m and oci://host/m@sha256:00'
+    """
+    return _USER.sub("...@", _QUERY.sub(lambda query: "?..." if _ACCESS.search(query[0]) else query[0], text))
