@@ -306,8 +306,8 @@ class Preparation:
             try:
                 with self._metrics.time(Phase.DECRYPT):
                     readable, used = await decrypter.run(result.files)
-            except Failure:
-                if not files.is_shared:
+            except Failure as failure:
+                if not files.is_shared or failure.reason != Reason.DECRYPTION_FAILED:
                     raise
                 await self._leave_peers(files, unpacked, contents)
                 return await self._download(files, source, listing, attempt, on_fetch)
