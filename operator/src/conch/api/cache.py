@@ -1,6 +1,6 @@
 """What pods share of the files that they fetch: a cache on a claim, or among themselves."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict
 
@@ -10,13 +10,13 @@ from conch.api.quantity import Quantity, cel_is_quantity
 
 
 class Cache(Part):
-    """How pods share the files that they fetch: on a claim, or by sending them to each other."""
+    """How pods share the files that they fetch."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
-                "has(self.claimName) != self.peers",
-                message="pods share files on a claim or send them to each other; set either claimName or peers",
+                "has(self.claimName) != has(self.peers)",
+                message="pods share files on a claim or with each other; set either claimName or peers",
             ),
             Rule(
                 "!has(self.sizeLimit) || has(self.claimName)",
@@ -38,5 +38,5 @@ class Cache(Part):
     ] = None
     """Size of all files in the cache. To stay below it, those that no pod uses are deleted, the longest unused first.
     Absent: they are deleted when the claim is full."""
-    peers: bool = False
-    """True: the pods of the service read each file of an object store once, and send it to each other."""
+    peers: Literal[True] | None = None
+    """The pods of the service read each file of an object store once, and send it to each other."""

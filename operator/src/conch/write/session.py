@@ -15,7 +15,10 @@ def find_proxy(url: str) -> str | None:
     Args:
         url: The URL of the API server.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # the request reports it
+        return None
     proxy = getproxies().get(parts.scheme)
     return proxy if proxy and not proxy_bypass(parts.netloc) else None
 
