@@ -10,7 +10,7 @@ from conch.api.quantity import Quantity, cel_is_quantity
 
 
 class Cache(Part):
-    """How pods share the files that they fetch."""
+    """How pods share the files that they fetch: on a claim, or by sending them to each other."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(

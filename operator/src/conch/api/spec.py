@@ -190,7 +190,7 @@ class Predictor(Part):
     """Models that answer a request one after another, each with what those before it return, in place of an ensemble
     that you write. Its name is entry. Absent: entry is one of models."""
     cache: Cache | None = None
-    """Claim on which pods share the files that they fetch. Absent: each pod fetches its models for itself."""
+    """How pods share what they fetch. Absent: each fetches its models alone."""
     triton: Triton = Triton()
     """Configuration of the model in Triton, and flags of Triton."""
     resources: Resources = Resources()
