@@ -205,7 +205,7 @@ def test_serving_pods_of_the_namespaces_that_are_named_get_a_network_policy() ->
     assert [policy["metadata"]["namespace"] for policy in policies] == ["one", "two"]
     label = {"matchExpressions": [{"key": names.LABEL_SERVICE, "operator": "Exists"}]}
     assert policies[0]["spec"]["podSelector"] == label
-    inference, metrics = policies[0]["spec"]["ingress"]
+    inference, metrics, peers = policies[0]["spec"]["ingress"]
     assert [port["port"] for port in inference["ports"]] == [names.HTTP_PORT, names.GRPC_PORT]
     assert inference["from"] == [{"podSelector": label}, gateway]
     assert [port["port"] for port in metrics["ports"]] == [names.METRICS_PORT, names.AGENT_PORT]
@@ -216,6 +216,7 @@ def test_serving_pods_of_the_namespaces_that_are_named_get_a_network_policy() ->
         pods = one(manifests, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
         assert pods[allowed["key"]] in allowed["values"]
     assert others == [prometheus]
+    assert peers == {"ports": [{"port": names.AGENT_PORT}], "from": [{"podSelector": label}]}
 
 
 def test_the_metrics_api_reads_its_settings_from_the_values() -> None:
