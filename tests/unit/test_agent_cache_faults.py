@@ -92,6 +92,16 @@ async def test_a_pod_whose_lease_was_lost_starts_again_without_the_store(pods: P
     )
 
 
+async def test_triton_finds_the_model_with_the_repository_and_the_claim_alone(pods: Pods, tmp_path: Path) -> None:
+    """Its container has no other folder of the agent's."""
+    digest = await put_into_cache(pods, write_model(tmp_path / "origin"))
+    settings = pods.settings("a")
+    await prepare(settings, digest).prepare(None)
+    assert (settings.repository / "m").readlink().parent.is_relative_to(pods.claim.resolve())
+    settings.downloads.rename(tmp_path / "hidden")
+    assert (settings.repository / "m" / "1" / "model.py").exists()
+
+
 async def test_a_layout_that_the_claim_does_not_take_is_made_in_the_pod(
     pods: Pods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

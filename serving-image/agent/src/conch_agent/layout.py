@@ -179,13 +179,14 @@ def link_served(paths: Iterable[PurePosixPath], source: Path, folder: Path) -> N
 def _link_folder(staging: Path, target: Path, trash: Path) -> None:
     """Make the model folder a symbolic link to a folder on another file system.
 
-    Its files are hard links all the same: libraries refuse links that lead out of a model's folder.
+    It leads there without the download folder, which Triton does not see. The files in it are hard links all the same:
+    libraries refuse links that lead out of a model's folder.
     """
-    serving = target.resolve()
-    for other in staging.parent.glob("laid-*"):
+    home, serving = staging.parent.resolve(), target.resolve()
+    for other in home.glob("laid-*"):
         if other != serving:
             shutil.rmtree(other, ignore_errors=True)  # of a run that was killed
-    folder = staging.with_name(f"laid-{secrets.token_hex(8)}")
+    folder = home / f"laid-{secrets.token_hex(8)}"
     staging.rename(folder)
     remove_folder(target, trash)
     target.symlink_to(folder)
