@@ -11,6 +11,8 @@ other passes over loopback.
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -64,6 +66,7 @@ class Bench:
     def __init__(self, root: Path, store: Store, rate: int) -> None:
         self._root = root
         self._store = store
+        self._pods: list[Pod] = []
         self.line = Relay(store.port, rate=rate * MIB)
 
     def upload(self, mib: int) -> ModelSource:
@@ -77,11 +80,18 @@ class Bench:
     def make_pods(self, count: int, claim: Path | None = None) -> list[Pod]:
         """Return pods that have not started."""
         pods = [Pod(Path(tempfile.mkdtemp(prefix="pod-", dir=self._root))) for _ in range(count)]
+        self._pods += pods
         for pod in pods:
             pod.write_secret({**self._store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.line.port}"})
             if claim:
                 (pod.root / "cache").symlink_to(claim)
         return pods
+
+    def close(self) -> None:
+        """End all agents, and the store."""
+        stop(self._pods)
+        self.line.close()
+        self._store.process.kill()
 
     def start(self, way: str, model: ModelSource, mib: int, pods: Sequence[Pod], peers: Sequence[Pod] = ()) -> Start:
         """Start pods, and wait until each has its model."""
@@ -166,10 +176,11 @@ def main(pods: int, mib: int, line: int, output: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="conch-bench-") as folder:
         store = Store(Path(folder) / "store")
         bench = Bench(Path(folder), store, line)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no agent is left
         try:
             sizes, fleets = measure_sizes(bench), measure_fleets(bench, pods, mib)
         finally:
-            store.process.kill()
+            bench.close()
     for starts in (sizes, fleets):
         Console().print(draw_table(starts))
     if output:

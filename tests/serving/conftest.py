@@ -11,6 +11,7 @@ import pytest
 from tests.serving.kubelet import Kubelet
 from tests.serving.pod import Pod
 from tests.serving.store import Store
+from tests.support.relay import Relay
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     store = Store(tmp_path_factory.mktemp("store"))
     yield store
     store.process.kill()
+
+
+@pytest.fixture
+def line(store: Store) -> Iterator[Relay]:
+    """A line to the store."""
+    relay = Relay(store.port)
+    yield relay
+    relay.close()
 
 
 @pytest.fixture

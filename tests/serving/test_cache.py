@@ -31,13 +31,6 @@ def claim(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def line(store: Store) -> Iterator[Relay]:
-    relay = Relay(store.port)
-    yield relay
-    relay.close()
-
-
-@pytest.fixture
 def make_pod(claim: Path, store: Store, line: Relay, tmp_path: Path) -> Iterator[MakePod]:
     """Make a pod that mounts the claim, and fetches over the line."""
     pods: list[Pod] = []

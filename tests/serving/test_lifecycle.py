@@ -8,7 +8,6 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -21,13 +20,6 @@ from tests.support.ports import listens
 from tests.support.relay import Relay
 
 SIZE = 48 * 1024 * 1024
-
-
-@pytest.fixture
-def line(store: Store) -> Iterator[Relay]:
-    relay = Relay(store.port)
-    yield relay
-    relay.close()
 
 
 def build_double(name: str, factor: int) -> dict[str, bytes]:

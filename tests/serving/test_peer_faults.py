@@ -26,7 +26,6 @@ from tests.serving.store import Store
 from tests.serving.test_lifecycle import SIZE, build_double, build_python
 from tests.serving.test_peers import (
     MakePods,
-    line,
     make_pods,
     put_large,
     read_weights,
@@ -36,7 +35,7 @@ from tests.serving.test_peers import (
     until_laid_out,
 )
 
-__all__ = ["line", "make_pods"]
+__all__ = ["make_pods"]
 
 
 def request_first_piece(pod: Pod, source: ModelSource, mark: str = "", seconds: float = 60) -> int:

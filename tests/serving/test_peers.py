@@ -32,13 +32,6 @@ MakePods = Callable[[int], list[Pod]]
 
 
 @pytest.fixture
-def line(store: Store) -> Iterator[Relay]:
-    relay = Relay(store.port)
-    yield relay
-    relay.close()
-
-
-@pytest.fixture
 def make_pods(store: Store, line: Relay, tmp_path: Path) -> Iterator[MakePods]:
     """Make pods that fetch over the line."""
     pods: list[Pod] = []
