@@ -78,7 +78,7 @@ def target(request: pytest.FixtureRequest, packed: Path, store: Store, registry:
         return Target(
             packed,
             store.port,
-            lambda _, name: f"s3://models/{name}",
+            lambda _, name: f"s3://pushes/{name}",
             lambda port: {**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"},
         )
     if request.param == "oci":
@@ -110,7 +110,7 @@ async def _fetch(target: Target, name: str, folder: Path) -> str:
 
 def _check_store(store: Store, name: str, source: Path) -> None:
     """Fail if the prefix has half of a file, or a signature before all files."""
-    bucket = store.bucket("models")
+    bucket = store.bucket("pushes")
     found = {meta["path"].removeprefix(f"{name}/") for page in obstore.list(bucket, name) for meta in page}
     for path in found:
         assert bytes(obstore.get(bucket, f"{name}/{path}").bytes()) == (source / path).read_bytes(), path

@@ -39,7 +39,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 @pytest.fixture(params=["s3", "oci", "http"])
 def target(request: pytest.FixtureRequest, store: Store, registry: Registry) -> Target:
     if request.param == "s3":
-        return Target("s3://models/pushed", store.secret, store.secret)
+        return Target("s3://pushes/pushed", store.secret, store.secret)
     if request.param == "oci":
         plain = {"OCI_PLAIN_HTTP": "true"}
         return Target(f"oci://{registry.host}/team/pushed:v1", plain, plain)
@@ -110,7 +110,7 @@ def test_a_protected_model_is_pushed_and_served(protected: Path, target: Target,
 @pytest.mark.parametrize("scheme", ["s3", "oci"])
 def test_a_push_sends_what_the_target_lacks(scheme: str, store: Store, registry: Registry, tmp_path: Path) -> None:
     environment = store.secret if scheme == "s3" else {"OCI_PLAIN_HTTP": "true"}
-    uri = "s3://models/again" if scheme == "s3" else f"oci://{registry.host}/team/again:v1"
+    uri = "s3://pushes/again" if scheme == "s3" else f"oci://{registry.host}/team/again:v1"
     plain = tmp_path / "plain"
     plain.mkdir()
     (plain / "model.py").write_text(DOUBLE)
@@ -133,6 +133,6 @@ def test_a_target_that_refuses(protected: Path, store: Store, registry: Registry
         run_plugin("model", "push", protected, f"{store.files}/x.tar.zst")
     wrong = {**store.secret, "AWS_SECRET_ACCESS_KEY": "wrong"}
     with pytest.raises(PluginError, match="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"):
-        run_plugin("model", "push", protected, "s3://models/refused", environment=wrong)
+        run_plugin("model", "push", protected, "s3://pushes/refused", environment=wrong)
     with pytest.raises(PluginError, match="expected a tag, and no digest or path"):
         run_plugin("model", "push", protected, f"oci://{registry.host}/a@sha256:{'0' * 64}")

@@ -97,7 +97,7 @@ def test_a_file_that_changes_while_it_is_uploaded(
     def push(change: Callable[[File], File]) -> None:
         upload = plan_upload(folder, tuple(map(change, content.files)))
         if kind == "s3":
-            asyncio.run(store_push.push(upload, f"s3://models/{name}", _ignore))
+            asyncio.run(store_push.push(upload, f"s3://pushes/{name}", _ignore))
         elif kind == "oci":
             asyncio.run(registry_push.push(upload, None, f"oci://{registry.host}/team/{name}:v1", _ignore))
         else:
@@ -111,10 +111,11 @@ def test_a_file_that_changes_while_it_is_uploaded(
 
 
 def test_a_prefix_with_other_files(folder: Path, store: Store) -> None:
-    store.put("models", {"others/old.onnx": b"x", "others/.hidden": b"x", "other-place/x": b"x"})
-    message = _refuse(folder, "s3://models/others", **store.secret)
+    store.put("pushes", {"taken/old.onnx": b"x", "taken/.hidden": b"x", "take-place/x": b"x"})
+    message = _refuse(folder, "s3://pushes/taken", **store.secret)
     assert "has other files, which an agent would fetch too: old.onnx; push to a prefix of its own" in message
-    assert _push(folder, "s3://models/other", **store.secret).exit_code == 0
+    result = _push(folder, "s3://pushes/take", **store.secret)
+    assert result.exit_code == 0, result.output
 
 
 def test_a_store_that_refuses_ends_the_command_with_1(folder: Path, store: Store) -> None:
@@ -124,10 +125,10 @@ def test_a_store_that_refuses_ends_the_command_with_1(folder: Path, store: Store
     address = f"127.0.0.1:{free_port()}"
     away = {**store.secret, "AWS_ENDPOINT_URL": f"http://{address}"}
     with pytest.raises(PluginError, match=f"^Error: Unreachable: .*nothing listens at {address}"):
-        run_plugin("model", "push", folder, "s3://models/away", environment=away)
+        run_plugin("model", "push", folder, "s3://pushes/away", environment=away)
     denied = {**store.secret, "AWS_SECRET_ACCESS_KEY": "wrong"}
     with pytest.raises(PluginError, match=r"^Error: AccessDenied: .*AWS_SECRET_ACCESS_KEY in the environment"):
-        run_plugin("model", "push", folder, "s3://models/denied", environment=denied)
+        run_plugin("model", "push", folder, "s3://pushes/denied", environment=denied)
 
 
 SETTINGS = {
@@ -147,13 +148,13 @@ SETTINGS = {
 @pytest.mark.parametrize("case", SETTINGS)
 def test_settings_that_are_none(folder: Path, store: Store, case: str) -> None:
     environment, words = SETTINGS[case]
-    assert words in _refuse(folder, "s3://models/settings", **{**store.secret, **environment})
+    assert words in _refuse(folder, "s3://pushes/settings", **{**store.secret, **environment})
 
 
 def test_no_credentials_at_all(folder: Path, store: Store) -> None:
     environment = {name: value for name, value in store.secret.items() if "KEY" not in name}
     environment["AWS_METADATA_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
-    message = _refuse(folder, "s3://models/anonymous", **environment)
+    message = _refuse(folder, "s3://pushes/anonymous", **environment)
     assert "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment" in message
 
 

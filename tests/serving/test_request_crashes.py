@@ -34,7 +34,7 @@ FILES = {
     "bad/config.pbtxt": PYTHON,
     "bad/1/model.py": ON_REQUEST,
 }
-READ_SECONDS = 1.5  # more than the agent takes from one read of the statistics to the next
+READ_SECONDS = 1.2  # more than the agent takes from one read of the statistics to the next
 
 
 def end_triton(pod: Pod, kubelet: Kubelet, model: str) -> None:
@@ -42,7 +42,7 @@ def end_triton(pod: Pod, kubelet: Kubelet, model: str) -> None:
     restarts = kubelet.restarts
     for _ in range(ANSWERS):
         pod.infer(model, X)
-    time.sleep(READ_SECONDS)
+        time.sleep(READ_SECONDS)
     assert not answers(pod, model)
     until(functools.partial(kubelet.has_restarted, restarts), "Triton is started again", pod.agent)
     until(lambda: count_ends(pod) > restarts, "the agent has noticed it", pod.agent)

@@ -35,5 +35,5 @@ def run_plugin(*arguments: str | Path, environment: Mapping[str, str] | None = N
         env={**os.environ, **(environment or {})},
     )
     if result.returncode:
-        raise PluginError(result.stderr)
+        raise PluginError(result.stderr or f"exit status {result.returncode}")
     return json.loads(result.stdout)

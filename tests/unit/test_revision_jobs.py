@@ -36,7 +36,7 @@ def program_of(row: RevisionJob[JobReport]) -> type[Job[Any]]:
     """Return the program of a row, which the image installs as a script."""
     project = Path(__file__).parents[2] / "serving-image" / "agent" / "pyproject.toml"
     module, _, name = tomllib.loads(project.read_text())["project"]["scripts"][row.program].partition(":")
-    found: type[Job[Any]] = getattr(import_module(module), name).__self__
+    found: type[Job[Any]] = getattr(import_module(module), name).__wrapped__.__self__
     assert issubclass(found, Job)
     return found
 

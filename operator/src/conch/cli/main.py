@@ -12,6 +12,7 @@ from conch.cli.rollback import rollback
 from conch.cli.rollout import COMMANDS
 from conch.cli.status import status
 from conch.nesting import allow_deep_objects
+from conch_agent.process_end import end_before_finalization
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,6 +25,7 @@ for command in (status, history, rollback, *COMMANDS, plan, load, model):
     cli.add_command(command)
 
 
+@end_before_finalization
 def main() -> None:
     """Entry point of the console script."""
     allow_deep_objects()

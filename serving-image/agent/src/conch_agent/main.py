@@ -9,11 +9,13 @@ import asyncio
 from importlib import import_module
 
 from conch_agent.control import ensure_key
+from conch_agent.process_end import end_before_finalization
 from conch_agent.server import Endpoints
 from conch_agent.settings import Settings, parse_arguments
 from conch_agent.threads import run_in_thread
 
 
+@end_before_finalization
 def main() -> None:
     """Run the agent of this pod."""
     asyncio.run(_run(parse_arguments()))

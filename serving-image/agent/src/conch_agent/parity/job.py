@@ -13,6 +13,7 @@ from typing import Any, Final
 from conch_agent.job import Job
 from conch_agent.parity.replay import UNREACHABLE, Replay, Side
 from conch_agent.parity.steps import Ensembles, find_common_steps
+from conch_agent.process_end import end_before_finalization
 from conch_agent.reasons import Failure, Reason
 from conch_agent.threads import run_in_thread
 from conch_agent.triton import TritonError, TritonUnavailableError
@@ -138,4 +139,4 @@ def make_requests(metadata: dict[str, Any], config: dict[str, Any], count: int) 
     return list(requests.values())
 
 
-main: Final = ParityJob.main
+main: Final = end_before_finalization(ParityJob.main)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from conch_agent.job import Job
+from conch_agent.process_end import end_before_finalization
 from conch_agent.reasons import Reason
 from conch_agent.triton import TritonError, TritonUnavailableError
 from conch_agent.warmup.folder import fetch_requests
@@ -84,4 +85,4 @@ class WarmupJob(Job[WarmupReport]):
         return await run.run(calls, max(1.0, deadline - time.monotonic()))
 
 
-main: Final = WarmupJob.main
+main: Final = end_before_finalization(WarmupJob.main)
