@@ -102,7 +102,8 @@ class Pod:
             f"--triton-http-port={self.http}",
             *options,
         ]
-        self.agent = Process(command, self.root / "agent.log", {"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"})
+        environment = {"PATH": tools.triton().path, "PYTHONUNBUFFERED": "1"}
+        self.agent = Process(command, self.root / "agent.log", environment)
         until(lambda: self._get("/live")[0] == 200, "the agent is live", self.agent)
 
     def start_triton(

@@ -23,6 +23,7 @@ from tests.support.plugin import run_plugin
 from tests.support.signing import sign_folder
 from tests.support.store import Store
 from tests.support.wait import TIMEOUT
+from tests.support.wheels import build_wheel
 
 FOLDER: Final = REPOSITORY / "examples"
 MODELS: Final = Path(__file__).with_name("models")
@@ -95,6 +96,7 @@ def all_examples() -> list[Example]:
         "encrypted-oci": magika,
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),
+        "python-packages": ({"x": numbers}, lambda answer: bool((answer["y"] == 3 * numbers).all())),
         "sequences": ({"x": np.array([[1]], dtype=np.float32)}, lambda answer: answer["sum"].tolist() == [[1]]),
         "repository": file,
         "models": file,
@@ -115,6 +117,9 @@ def upload(store: Store) -> None:
     store.upload("s3://models/magika-copy", {"model.onnx": filetypes.MODEL})
     store.upload("s3://models/magika-v2", {"1/model.onnx": filetypes.MODEL})
     store.upload("s3://models/double", {"model.py": MODELS / "double" / "model.py"})
+    name, wheel = build_wheel("scaling", "1.2", {"scaling.py": "FACTOR = 3"})
+    packages = {"requirements.txt": b"scaling==1.2\n", f"wheels/{name}": wheel}
+    store.upload("s3://models/triple", {"model.py": MODELS / "packages" / "model.py", **packages})
     store.upload("s3://models/magika-signed", sign_model(filetypes.MODEL))
     store.upload("s3://models/magika-encrypted", encrypt_model(filetypes.MODEL))
     code = MODELS / "running_sum" / "model.py"

@@ -109,7 +109,15 @@ def plan_layout(
 
 
 def build_folder(
-    plan: Plan, source: Path, staging: Path, target: Path, trash: Path, *, config: str, marker: object
+    plan: Plan,
+    source: Path,
+    staging: Path,
+    target: Path,
+    trash: Path,
+    *,
+    config: str,
+    marker: object,
+    environment: Path | None = None,
 ) -> None:
     """Build a model folder with hard links, and rename it to its target.
 
@@ -121,6 +129,7 @@ def build_folder(
         trash: The name to which an existing one is renamed before it is deleted, on the repository's file system.
         config: The text of config.pbtxt.
         marker: The content of MARKER.
+        environment: The folder of the model's Python environment; None: it has none.
     """
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -130,6 +139,8 @@ def build_folder(
         _link_or_copy(source / origin, path)
     for version in plan.versions:
         (staging / str(version)).mkdir(exist_ok=True)
+    if environment:
+        shutil.copytree(environment, staging / environment.name, symlinks=True, copy_function=_link_or_copy)
     (staging / CONFIG).write_text(config)
     (staging / MARKER).write_text(json.dumps(marker))
     if staging.parent.is_symlink():  # into the cache, which is another file system
@@ -139,7 +150,7 @@ def build_folder(
     staging.rename(target)
 
 
-def _link_or_copy(file: Path, path: Path) -> None:
+def _link_or_copy(file: str | Path, path: str | Path) -> None:
     """Link a file, or copy it if it has as many links as its file system allows."""
     try:
         os.link(file, path)

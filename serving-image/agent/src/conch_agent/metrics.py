@@ -27,6 +27,7 @@ class Phase(StrEnum):
     FETCH = "fetch"  # files, which are hashed while they arrive, and unpacked
     VERIFY = "verify"  # the signature, and the digests of the files
     DECRYPT = "decrypt"  # encrypted files
+    ENVIRONMENT = "environment"  # packages of a Python model
     LAYOUT = "layout"  # links in Triton's model repository
     LOAD = "load"  # in Triton
     WARM = "warm"  # requests of the warm-up

@@ -9,6 +9,7 @@ from pathlib import Path
 from conch_agent.cache import Cache, CachedSource, CacheUnusableError, LastContent, open_cache
 from conch_agent.decryption import find_home
 from conch_agent.download import Progress
+from conch_agent.environments import INDEX, Environments, Requirements
 from conch_agent.fetch import Fetch, FetchResult
 from conch_agent.layout import SERVED, delete_tree
 from conch_agent.peers import Peers
@@ -16,6 +17,7 @@ from conch_agent.reasons import Failure
 from conch_agent.settings import Settings
 from conch_agent.sources import Source, build_key, open_source
 from conch_agent.sources.base import Item, Listing
+from conch_agent.sources.storage_secret import read_secret
 from conch_agent.threads import run_in_thread
 from conch_agent.unpacking import Unpacking
 from conch_contract.manifest import ModelSource
@@ -134,6 +136,23 @@ class ModelFetch:
             if cache:  # what the pod does not use can be deleted
                 for name in ("files", "laid", SERVED):
                     await run_in_thread(delete_tree, cache.folder / self._model.name / name)
+
+    async def install(self, requirements: Requirements, place: str) -> Path:
+        """Return the folder of a Python environment, in the cache with the files where there is one.
+
+        What an encrypted model brings is not left in the cache, where it would be readable.
+
+        Args:
+            requirements: The packages.
+            place: The name of their file in messages.
+
+        Raises:
+            Failure: The packages cannot be installed or stored.
+        """
+        cache = None if self._model.decrypt else self._cache
+        secret = await run_in_thread(read_secret, self._settings.find_secret(self._model.secret), [INDEX])
+        folder, index = find_home(self._model, self._settings), secret.get(INDEX.name, "")
+        return await Environments(folder, cache, place, index).ensure(requirements)
 
     async def discard(self, source: Source, listing: Listing) -> None:
         """Delete the files and what is known of them, so that the next fetch downloads them again.

@@ -15,6 +15,7 @@ from conch_agent.cache import CacheUnusableError, LastContent
 from conch_agent.config_file import read_config_file
 from conch_agent.decryption import find_home, open_decrypter
 from conch_agent.disk import translate_full_disk
+from conch_agent.environments import find_requirements, read_requirements, set_environment
 from conch_agent.fetched_model import FetchedModel
 from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_fetch import ModelFetch
@@ -253,10 +254,11 @@ class Preparation:
             fetched=last.fetched if last else "",
             source_identity=identity if is_of_storage_uri else "",
         )
+        environment = await self._install(fetched, files, attempt)
         if before_layout:
             await before_layout()
         with self._metrics.time(Phase.LAYOUT):
-            model = await self._lay_out(model, fetched, files)
+            model = await self._lay_out(model, fetched, files, attempt, environment)
         await files.record_last(model.digest, model.identity)
         return model
 
@@ -328,10 +330,31 @@ class Preparation:
         paths, names = [item.path for item in listing.items], read_names(merged.config, uri)
         return _Plan(text, merged, layout.plan_layout(self._source.format, paths, uri, names))
 
-    async def _lay_out(self, model: RepositoryModel, fetched: FetchedModel, files: ModelFetch) -> RepositoryModel:
+    async def _install(self, fetched: FetchedModel, files: ModelFetch, attempt: _Attempt) -> Path | None:
+        """Return the folder of the Python environment that the configuration names; None: it names none."""
+        path = find_requirements(fetched.merged.config)
+        if path is None:
+            return None
+        name = f"{attempt.place.storage_uri}: {path}"
+        if path not in fetched.plan.files:
+            message = f"{name}: EXECUTION_ENV_PATH names it, and there is no such file. Upload it."
+            raise Failure(Reason.INVALID_CONFIG, message)
+        file, verify = fetched.result.files / fetched.plan.files[path], self._source.verify
+        is_signed = attempt.policy is not None or (verify is not None and verify.signature is not None)
+        with self._metrics.time(Phase.ENVIRONMENT):
+            return await files.install(await run_in_thread(read_requirements, file, name, is_signed=is_signed), name)
+
+    async def _lay_out(
+        self,
+        model: RepositoryModel,
+        fetched: FetchedModel,
+        files: ModelFetch,
+        attempt: _Attempt,
+        environment: Path | None,
+    ) -> RepositoryModel:
         """Lay the files out in the repository; those of the pod, if the file system of the cache refuses."""
         try:
-            await self._build_folder(model, fetched)
+            await self._build_folder(model, fetched, environment)
         except OSError as error:
             if self._source.decrypt or not files.uses_cache:
                 raise
@@ -341,12 +364,12 @@ class Preparation:
                 message = f"{model.uri} changed while it was fetched; the agent fetches the new content."
                 raise Failure(Reason.CHANGED, message) from error
             model = replace(model, cache_problem=files.cache_problem)
-            await self._build_folder(model, fetched)
+            await self._build_folder(model, fetched, await self._install(fetched, files, attempt))
         await files.clear()
         return model
 
-    async def _build_folder(self, model: RepositoryModel, fetched: FetchedModel) -> None:
-        folder, files, text = self._folder / "laid", fetched.result.files, config.to_text(fetched.merged.config)
+    async def _build_folder(self, model: RepositoryModel, fetched: FetchedModel, environment: Path | None) -> None:
+        folder, files, merged = self._folder / "laid", fetched.result.files, fetched.merged.config
         await run_in_thread(layout.link_served, fetched.paths, files, self._folder)
         await run_in_thread(
             layout.build_folder,
@@ -355,6 +378,7 @@ class Preparation:
             folder,
             self.target,
             self._trash,
-            config=text,
+            config=config.to_text(set_environment(merged) if environment else merged),
             marker=asdict(model),
+            environment=environment,
         )

@@ -74,6 +74,7 @@ class Reason(StrEnum):
     SEVERAL_MODELS = "SeveralModels", Retry.SOON
     ENTRY_MISSING = "EntryMissing", Retry.SOON
     INVALID_CONFIG = "InvalidConfig", Retry.SOON
+    ENVIRONMENT_FAILED = "EnvironmentFailed", Retry.LATER
     INVALID_PIPELINE = "InvalidPipeline", Retry.SOON
     CONFIG_CONFLICT = "ConfigConflict", Retry.SOON
     INVALID_MANIFEST = "InvalidManifest", Retry.NONE

@@ -1,0 +1,101 @@
+"""The installation of packages by pip, for the interpreter of Triton's Python backend.
+
+pip runs no code of a package: it installs wheels alone, and none that a requirement does not name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from conch_agent.environments.interpreter import Interpreter
+from conch_agent.environments.requirements import WHEELS, Requirements
+from conch_agent.reasons import Failure, Reason
+from conch_agent.signed_urls import hide_signatures
+from conch_agent.threads import run_in_thread
+from conch_contract.schemes import SecretKey
+
+INDEX: Final = SecretKey("PIP_INDEX_URL", "URL of an index of Python packages, as pip takes it")
+_OPTIONS: Final = (
+    "--isolated",
+    "--no-deps",
+    "--only-binary=:all:",
+    "--no-cache-dir",
+    "--no-compile",
+    "--no-input",
+    "--no-color",
+    "--disable-pip-version-check",
+    "--progress-bar=off",
+    "--retries=3",
+    "--timeout=30",
+)
+_ERROR: Final = "ERROR: "
+_LONGEST_SECONDS: Final = 3600  # for an index that sends a byte now and then
+_LONGEST: Final = 1000  # letters of pip's words in a message
+
+
+async def install(requirements: Requirements, interpreter: Interpreter, folder: Path, place: str, index: str) -> None:
+    """Install packages into a folder.
+
+    Args:
+        requirements: The packages.
+        interpreter: The interpreter that imports them.
+        folder: The folder, which is empty.
+        place: As in `read_requirements`.
+        index: URL of the index that has the wheels; empty: pip's own.
+
+    Raises:
+        Failure: EnvironmentFailed, with what pip says.
+        OSError: The disk is full, or the folder cannot be written.
+    """
+    listed = folder.with_suffix(".txt")
+    await run_in_thread(listed.write_text, "\n".join(requirements.lines) + "\n")
+    command = [sys.executable, "-m", "pip", "--python", interpreter.program, "install", *_OPTIONS]
+    if requirements.wheels:
+        command += ["--no-index", f"--find-links={requirements.wheels}"]
+    elif index:
+        command += [f"--index-url={index}"]
+    if requirements.has_hashes:
+        command += ["--require-hashes"]
+    status, output = await _run([*command, f"--target={folder}", f"--requirement={listed}"], folder.parent)
+    await run_in_thread(listed.unlink)
+    if status == 0:
+        return
+    errors = [line.removeprefix(_ERROR) for line in output.splitlines() if line.startswith(_ERROR)]
+    words = hide_signatures(" ".join(errors) or output[-_LONGEST:].strip())[:_LONGEST]
+    if "[Errno 28]" in output:
+        raise OSError(28, "No space left on device")
+    where = f"the folder {WHEELS}/" if requirements.wheels else f"the index of {INDEX.name}" if index else "pip's index"
+    message = (
+        f"{place}: pip cannot install the packages from {where} (exit status {status}): {words} Expected is a wheel of"
+        f" each version for this image's Python; sources are not built. The agent tries again."
+    )
+    raise Failure(Reason.ENVIRONMENT_FAILED, message)
+
+
+async def _run(command: list[str], folder: Path) -> tuple[int, str]:
+    """Run pip; return its exit status and its output. A cancellation ends it, and what it has started."""
+    environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(folder), "TMPDIR": str(folder)}
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env={**environment, "PIP_CONFIG_FILE": os.devnull, "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        return -signal.SIGKILL, f"not done after {_LONGEST_SECONDS} seconds"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode or 0, output.decode(errors="replace")

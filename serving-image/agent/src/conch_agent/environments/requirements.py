@@ -1,0 +1,115 @@
+"""What a requirements.txt may have: every package with its version, so that each pod of a revision has the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from conch_agent.reasons import Failure, Reason
+from conch_agent.record import read_text
+
+WHEELS: Final = "wheels"  # the folder of wheels beside requirements.txt
+_LONGEST: Final = 1024 * 1024  # bytes
+_COMMENT: Final = re.compile(r"(^|\s+)#.*$")
+_HASH: Final = re.compile(r"\s--hash[= ]\s*(?P<hash>\S+)")
+_SHA256: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_SHOWN: Final = 200  # letters of a line in a message
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """The packages of an environment.
+
+    Attributes:
+        lines: One for each package: its name, version and hashes, as pip reads them.
+        wheels: The folder of their files; None: an index has them.
+        has_hashes: True if each package has a hash.
+    """
+
+    lines: tuple[str, ...]
+    wheels: Path | None
+    has_hashes: bool
+
+
+def read_requirements(file: Path, place: str, *, is_signed: bool) -> Requirements:
+    """Read the packages of a requirements.txt.
+
+    Args:
+        file: The file. Wheels are those in the folder WHEELS beside it.
+        place: The file's name in messages, such as `s3://models/m: requirements.txt`.
+        is_signed: True if the model's files need a signature, which has to cover the packages too.
+
+    Raises:
+        Failure: InvalidConfig, with line, text and remedy.
+    """
+    try:
+        text = read_text(file, _LONGEST)
+    except (OSError, ValueError) as error:
+        raise Failure(Reason.INVALID_CONFIG, f"{place} cannot be read: {error}.") from error
+    lines = tuple(_parse(number, line, place) for number, line in _join_lines(text))
+    has_hashes = all("--hash=" in line for line in lines)
+    wheels = file.parent / WHEELS
+    if not lines:
+        raise Failure(Reason.INVALID_CONFIG, f"{place} has no package. Remove EXECUTION_ENV_PATH, or list packages.")
+    if wheels.is_dir():  # files of the model, which its digest and its signature cover
+        return Requirements(lines, wheels, has_hashes)
+    if is_signed and not has_hashes:
+        bare = next(line for line in lines if "--hash=" not in line)
+        message = (
+            f"{place}: {bare!r} has no hash, and the model's signature covers no package of an index. Write"
+            " --hash=sha256:... for every package, as `uv pip compile --generate-hashes` does, or put the wheels into"
+            f" {WHEELS}/."
+        )
+        raise Failure(Reason.INVALID_CONFIG, message)
+    return Requirements(lines, None, has_hashes)
+
+
+def _join_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield each line that has text, with the number of its first one: a backslash continues a line."""
+    first, joined = 0, ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        first, joined = first or number, joined + line
+        if joined.endswith("\\"):
+            joined = joined[:-1] + " "
+            continue
+        if stripped := _COMMENT.sub("", joined).strip():
+            yield first, stripped
+        first, joined = 0, ""
+    if stripped := _COMMENT.sub("", joined).strip():
+        yield first, stripped
+
+
+def _parse(number: int, line: str, place: str) -> str:
+    """Return a line as pip reads it, with what is accepted alone."""
+    shown = f"{place} line {number}: {line[:_SHOWN]!r}"
+    if line.startswith("-"):
+        message = (
+            f"{shown} is an option. List packages alone; the index is PIP_INDEX_URL of the storage Secret, and wheels"
+            f" may lie in {WHEELS}/."
+        )
+        raise Failure(Reason.INVALID_CONFIG, message)
+    hashes = [match["hash"] for match in _HASH.finditer(line)]
+    try:
+        requirement = Requirement(_HASH.sub("", line))
+    except InvalidRequirement as error:
+        problem = str(error).splitlines()[0]
+        raise Failure(Reason.INVALID_CONFIG, f"{shown} is no requirement: {problem}. Write name==version.") from None
+    if requirement.url:
+        message = f"{shown} has a URL. Write name==version, and put the wheel into {WHEELS}/ beside requirements.txt."
+        raise Failure(Reason.INVALID_CONFIG, message)
+    versions = [each for each in requirement.specifier if each.operator in {"==", "==="} and "*" not in each.version]
+    if len(versions) != 1 or len(requirement.specifier) != 1:
+        message = (
+            f"{shown} is not one version. A pod that starts later would get another one: write name==version for every"
+            " package and for those that it needs, as `pip freeze` and `uv pip compile` do."
+        )
+        raise Failure(Reason.INVALID_CONFIG, message)
+    for text in hashes:
+        if not _SHA256.fullmatch(text):
+            raise Failure(Reason.INVALID_CONFIG, f"{shown}: expected --hash=sha256:<64 hexadecimal digits>.")
+    return " ".join([str(requirement), *(f"--hash={text}" for text in hashes)])

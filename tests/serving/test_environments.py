@@ -1,0 +1,160 @@
+"""Packages of a Python model: installed from wheels beside it or from an index, once for all pods of a claim."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conch_contract import ModelSource
+from tests.serving.pod import Pod
+from tests.serving.processes import Process, until
+from tests.serving.store import Store
+from tests.serving.test_formats import DOUBLE, X
+from tests.support.ports import free_port
+from tests.support.relay import Relay
+from tests.support.wheels import add_to_index, build_wheel
+
+CONFIG = """
+backend: "python"
+parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/requirements.txt" } }
+"""
+FACTOR = build_wheel("factor", "3.0", {"factor.py": "FACTOR = 3"})
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index of packages behind a web server, which logs its requests."""
+
+    folder: Path
+    port: int
+    server: Process
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    @property
+    def downloads(self) -> int:
+        """How many wheels were sent."""
+        return self.server.log.read_text().count('.whl HTTP/1.1" 200')
+
+    def add(self, wheel: tuple[str, bytes]) -> str:
+        """Add a wheel; return its hash."""
+        return add_to_index(self.folder, wheel[0].partition("-")[0], *wheel)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    folder, port = tmp_path / "index", free_port()
+    folder.mkdir()
+    command = [sys.executable, "-m", "http.server", "--bind=127.0.0.1", f"--directory={folder}", "--protocol=HTTP/1.1"]
+    server = Process([*command, str(port)], tmp_path / "index.log", {"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"})
+    index = Index(folder, port, server)
+    until(lambda: "Serving" in server.log.read_text(), "the index listens", server)
+    yield index
+    server.kill()
+
+
+@pytest.fixture
+def two_pods(tmp_path: Path) -> Iterator[tuple[Pod, Pod]]:
+    """Two pods that mount one claim."""
+    (tmp_path / "claim").mkdir()
+    pods = Pod(tmp_path / "first"), Pod(tmp_path / "second")
+    for pod in pods:
+        (pod.root / "cache").symlink_to(tmp_path / "claim")
+    yield pods
+    for pod in pods:
+        pod.stop()
+
+
+def put(store: Store, folder: str, requirements: str, *wheels: tuple[str, bytes], **files: str) -> ModelSource:
+    """Upload a model that triples."""
+    texts = {"model.py": DOUBLE, "config.pbtxt": CONFIG, "requirements.txt": requirements, **files}
+    store.put("environments", {f"{folder}/{name}": text.encode() for name, text in texts.items()})
+    store.put("environments", {f"{folder}/wheels/{name}": content for name, content in wheels})
+    return ModelSource(name="m", format="python", storage_uri=f"s3://environments/{folder}")
+
+
+def test_wheels_of_the_model_are_installed(store: Store, pod: Pod) -> None:
+    pod.write_secret(store.secret)
+    pod.write_manifest(put(store, "wheels", "factor==3.0  # a comment\n", FACTOR))
+    pod.start()
+    pod.until_ready()
+    assert pod.infer("m", X)["y"] == [4.5, 6.0]
+
+
+def test_an_index_sends_each_package_once_to_the_pods_of_a_claim(
+    store: Store, index: Index, two_pods: list[Pod]
+) -> None:
+    first, second = two_pods
+    digest = index.add(FACTOR)
+    source = put(store, "claim", f"factor==3.0 \\\n    --hash={digest}\n")
+    for pod in two_pods:
+        pod.write_secret({**store.secret, "PIP_INDEX_URL": index.url})
+        pod.write_manifest(source)
+    first.start()
+    first.until_ready()
+    assert index.downloads == 1
+    index.server.kill()
+    second.start()
+    second.until_ready()
+    assert [pod.infer("m", X)["y"] for pod in two_pods] == [[4.5, 6.0]] * 2
+    [file, other] = [pod.repository / "m/environment/lib/python3.11/site-packages/factor.py" for pod in two_pods]
+    assert file.samefile(other)
+
+
+def test_what_cannot_be_installed_is_reported_until_it_can(store: Store, index: Index, pod: Pod) -> None:
+    wrong = "sha256:" + "0" * 64
+    index.add(FACTOR)
+    pod.write_secret({**store.secret, "PIP_INDEX_URL": index.url})
+    pod.write_manifest(put(store, "absent", "factor==4.0\n"))
+    pod.start()
+    message = pod.until_reason("EnvironmentFailed").message
+    assert message.startswith(
+        "s3://environments/absent: requirements.txt: pip cannot install the packages from the index"
+    )
+    assert "No matching distribution found for factor==4.0" in message
+
+    pod.write_manifest(put(store, "wrong", f"factor==3.0 --hash={wrong}\n"))
+    until(lambda: "THESE PACKAGES DO NOT MATCH THE HASHES" in pod.model().message, "the hash is wrong", pod.agent)
+    pod.write_manifest(put(store, "option", "--index-url https://example.com\nfactor==3.0\n"))
+    assert "line 1: '--index-url https://example.com' is an option." in pod.until_reason("InvalidConfig").message
+
+    index.add(build_wheel("factor", "4.0", {"factor.py": "FACTOR = 4"}))
+    pod.write_manifest(put(store, "absent", "factor==4.0\n"))
+    pod.until_ready()
+    assert pod.infer("m", X)["y"] == [6.0, 8.0]
+    downloads = index.downloads
+    pod.write_manifest(put(store, "other", "factor==4.0\n", **{"model.py": DOUBLE.replace("FACTOR)", "-FACTOR)")}))
+    until(lambda: pod.infer("m", X)["y"] == [-6.0, -8.0], "the new model serves", pod.agent)
+    assert index.downloads == downloads, "its packages are the same"
+
+
+def test_an_agent_that_is_killed_while_it_installs_begins_again(store: Store, index: Index, pod: Pod) -> None:
+    index.add(FACTOR)
+    line = Relay(index.port)
+    line.flows.clear()
+    pod.write_secret({**store.secret, "PIP_INDEX_URL": f"http://127.0.0.1:{line.port}/"})
+    pod.write_manifest(put(store, "killed", "factor==3.0\n"))
+    pod.start()
+    until(lambda: line.connections, "pip is at work", pod.agent)
+    assert pod.agent
+    pod.agent.kill()
+    line.flows.set()
+    pod.start_agent()
+    pod.until_ready()
+    assert pod.infer("m", X)["y"] == [4.5, 6.0]
+    line.close()
+
+
+def test_a_file_that_the_parameter_names_and_that_is_absent(store: Store, pod: Pod) -> None:
+    store.put("environments", {"bare/model.py": DOUBLE.encode(), "bare/config.pbtxt": CONFIG.encode()})
+    pod.write_secret(store.secret)
+    pod.write_manifest(ModelSource(name="m", format="python", storage_uri="s3://environments/bare"))
+    pod.start_agent()
+    message = pod.until_reason("InvalidConfig").message
+    assert message.endswith("requirements.txt: EXECUTION_ENV_PATH names it, and there is no such file. Upload it.")
