@@ -15,7 +15,7 @@ from conch_agent.record import read_text
 
 WHEELS: Final = "wheels"  # the folder of wheels beside requirements.txt
 _LONGEST: Final = 1024 * 1024  # bytes
-_COMMENT: Final = re.compile(r"(^|\s+)#.*$")
+_COMMENT: Final = re.compile(r"(?:^|(?<=\s))#.*$")
 _HASH: Final = re.compile(r"\s--hash[= ]\s*(?P<hash>\S+)")
 _SHA256: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _SHOWN: Final = 200  # letters of a line in a message
@@ -48,9 +48,9 @@ def read_requirements(file: Path, place: str, *, is_signed: bool) -> Requirement
         Failure: InvalidConfig, with line, text and remedy.
     """
     try:
-        text = read_text(file, _LONGEST)
+        text = read_text(file, _LONGEST).removeprefix("\ufeff")  # editors of Windows write this mark of UTF-8
     except (OSError, ValueError) as error:
-        raise Failure(Reason.INVALID_CONFIG, f"{place} cannot be read: {error}.") from error
+        raise Failure(Reason.INVALID_CONFIG, f"{place} cannot be read: {error}. Write it as UTF-8.") from error
     lines = tuple(_parse(number, line, place) for number, line in _join_lines(text))
     has_hashes = all("--hash=" in line for line in lines)
     wheels = file.parent / WHEELS
@@ -70,11 +70,11 @@ def read_requirements(file: Path, place: str, *, is_signed: bool) -> Requirement
 
 
 def _join_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield each line that has text, with the number of its first one: a backslash continues a line."""
+    """Yield each line that has text, with the number of its first one: a backslash continues one that is no comment."""
     first, joined = 0, ""
     for number, line in enumerate(text.splitlines(), start=1):
         first, joined = first or number, joined + line
-        if joined.endswith("\\"):
+        if joined.endswith("\\") and not line.lstrip().startswith("#"):
             joined = joined[:-1] + " "
             continue
         if stripped := _COMMENT.sub("", joined).strip():
@@ -93,10 +93,12 @@ def _parse(number: int, line: str, place: str) -> str:
             f" may lie in {WHEELS}/."
         )
         raise Failure(Reason.INVALID_CONFIG, message)
+    if "$" in line:
+        raise Failure(Reason.INVALID_CONFIG, f"{shown} has a variable, which pip would replace. Write name==version.")
     hashes = [match["hash"] for match in _HASH.finditer(line)]
     try:
         requirement = Requirement(_HASH.sub("", line))
-    except InvalidRequirement as error:
+    except (InvalidRequirement, RecursionError) as error:  # of nested parentheses in a marker
         problem = str(error).splitlines()[0]
         raise Failure(Reason.INVALID_CONFIG, f"{shown} is no requirement: {problem}. Write name==version.") from None
     if requirement.url:
