@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from conch_contract import ModelSource
+from conch_contract import ModelSource, Signature, Verification
 from tests.serving.pod import Pod
 from tests.serving.processes import Process, until
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
+from tests.support import bundles, signing
 from tests.support.ports import free_port
 from tests.support.relay import Relay
 from tests.support.wheels import add_to_index, build_wheel
@@ -85,6 +86,24 @@ def test_wheels_of_the_model_are_installed(store: Store, pod: Pod) -> None:
     pod.start()
     pod.until_ready()
     assert pod.infer("m", X)["y"] == [4.5, 6.0]
+
+
+def test_wheels_without_a_signature_are_no_packages_of_a_signed_model(store: Store, pod: Pod, tmp_path: Path) -> None:
+    """A signature may leave files out, which are then no files of the model: its packages need hashes."""
+    folder, key = tmp_path / "model", bundles.make_key()
+    (folder / "wheels").mkdir(parents=True)
+    for name, text in {"model.py": DOUBLE, "config.pbtxt": CONFIG, "requirements.txt": "factor==3.0"}.items():
+        (folder / name).write_text(text)
+    signing.sign_folder(folder, key, ignored=["wheels"])
+    (folder / "wheels" / FACTOR[0]).write_bytes(FACTOR[1])
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    store.put("environments", {f"signed/{path.relative_to(folder)}": path for path in paths})
+    pod.write_secret(store.secret)
+    pod.mount_keys("team", {"key.pub": bundles.write_public(key)})
+    verify = Verification(signature=Signature(config_map="team"))
+    pod.write_manifest(ModelSource(name="m", format="python", storage_uri="s3://environments/signed", verify=verify))
+    pod.start_agent()
+    assert "'factor==3.0' has no hash" in pod.until_reason("InvalidConfig").message
 
 
 def test_an_index_sends_each_package_once_to_the_pods_of_a_claim(

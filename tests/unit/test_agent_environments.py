@@ -17,7 +17,7 @@ PLACE = "s3://models/m: requirements.txt"
 
 def read(folder: Path, text: str, *, is_signed: bool = False) -> tuple[str, ...]:
     (folder / "requirements.txt").write_text(text)
-    return read_requirements(folder / "requirements.txt", PLACE, is_signed=is_signed).lines
+    return read_requirements(folder / "requirements.txt", PLACE, [], is_signed=is_signed).lines
 
 
 @pytest.mark.parametrize(
@@ -77,24 +77,37 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     for content in (b"\xff\xfe", b"a==1\n" * 300_000):
         file.write_bytes(content)
         with pytest.raises(Failure, match=r"requirements\.txt cannot be read"):
-            read_requirements(file, PLACE, is_signed=False)
+            read_requirements(file, PLACE, [], is_signed=False)
 
 
 def test_a_signed_model_has_hashes_or_the_wheels(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="'b==2' has no hash, and the model's signature covers no package of an index"):
         read(tmp_path, f"a==1 {HASH}\nb==2", is_signed=True)
     assert read(tmp_path, f"a==1 {HASH}", is_signed=True)
-    (tmp_path / "wheels").mkdir()
-    assert read(tmp_path, "a==1", is_signed=True)
+    wheels = [tmp_path / "wheels" / "b-2-py3-none-any.whl"]
+    assert read_requirements(tmp_path / "requirements.txt", PLACE, wheels, is_signed=True).wheels
+
+
+@pytest.mark.parametrize(
+    "name", ["wheels", "wheels/index.html", "wheels/a-1.tar.gz", "wheels/a.whl", "wheels/sub/a-1-py3-none-any.whl"]
+)
+def test_files_that_are_no_wheels(name: str, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("a==1")
+    with pytest.raises(Failure, match=f"{PLACE}: '{name}' is no wheel: .*Remove it") as caught:
+        read_requirements(tmp_path / "requirements.txt", PLACE, [tmp_path / name], is_signed=False)
+    assert caught.value.reason == Reason.INVALID_CONFIG
+    many = [tmp_path / f"wheels/a-{number}-py3-none-any.whl" for number in range(1001)]
+    with pytest.raises(Failure, match="wheels/ has 1001 files, of which up to 1000 can be read"):
+        read_requirements(tmp_path / "requirements.txt", PLACE, many, is_signed=False)
 
 
 def test_an_environment_is_another_one_with_other_wheels(tmp_path: Path) -> None:
-    wheels, interpreter, keys = tmp_path / "wheels", find_interpreter(), set[str]()
+    wheel, interpreter, keys = tmp_path / "wheels/a-1-py3-none-any.whl", find_interpreter(), set[str]()
     (tmp_path / "requirements.txt").write_text("a==1")
-    wheels.mkdir()
+    wheel.parent.mkdir()
     for content in ("x", "y", "x"):
-        (wheels / "a-1-py3-none-any.whl").write_text(content)
-        found = read_requirements(tmp_path / "requirements.txt", PLACE, is_signed=False)
+        wheel.write_text(content)
+        found = read_requirements(tmp_path / "requirements.txt", PLACE, [wheel], is_signed=False)
         keys.add(compute_key(found, interpreter))
     assert len(keys) == 2
 
@@ -102,5 +115,5 @@ def test_an_environment_is_another_one_with_other_wheels(tmp_path: Path) -> None
 @pytest.mark.parametrize(("text", "number"), [("a==1", 2), (f"a==1 {HASH}", 1)])
 def test_an_environment_of_another_index_is_another_one_without_hashes(text: str, number: int, tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text(text)
-    found = read_requirements(tmp_path / "requirements.txt", PLACE, is_signed=False)
+    found = read_requirements(tmp_path / "requirements.txt", PLACE, [], is_signed=False)
     assert len({compute_key(found, find_interpreter(), index) for index in ("https://a/simple", "")}) == number

@@ -15,7 +15,7 @@ from conch_agent.cache import CacheUnusableError, LastContent
 from conch_agent.config_file import read_config_file
 from conch_agent.decryption import find_home, open_decrypter
 from conch_agent.disk import translate_full_disk
-from conch_agent.environments import find_requirements, read_requirements, set_environment
+from conch_agent.environments import WHEELS, find_requirements, read_requirements, set_environment
 from conch_agent.fetched_model import FetchedModel
 from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_fetch import ModelFetch
@@ -339,10 +339,13 @@ class Preparation:
         if path not in fetched.plan.files:
             message = f"{name}: EXECUTION_ENV_PATH names it, and there is no such file. Upload it."
             raise Failure(Reason.INVALID_CONFIG, message)
-        file, verify = fetched.result.files / fetched.plan.files[path], self._source.verify
+        file, verify = fetched.plan.files[path], self._source.verify
+        folder, beside = fetched.result.files, file.parent / WHEELS
+        wheels = [folder / other for other in fetched.paths if other.is_relative_to(beside)]  # of what is verified
         is_signed = attempt.policy is not None or (verify is not None and verify.signature is not None)
         with self._metrics.time(Phase.ENVIRONMENT):
-            return await files.install(await run_in_thread(read_requirements, file, name, is_signed=is_signed), name)
+            found = await run_in_thread(read_requirements, folder / file, name, wheels, is_signed=is_signed)
+            return await files.install(found, name)
 
     async def _lay_out(
         self,

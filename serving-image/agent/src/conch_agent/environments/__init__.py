@@ -18,11 +18,12 @@ With a cache on a claim, the files are blobs of it like those of an archive: one
 
 from conch_agent.environments.install import INDEX
 from conch_agent.environments.parameter import find_requirements, set_environment
-from conch_agent.environments.requirements import Requirements, read_requirements
+from conch_agent.environments.requirements import WHEELS, Requirements, read_requirements
 from conch_agent.environments.store import Environments
 
 __all__ = [
     "INDEX",
+    "WHEELS",
     "Environments",
     "Requirements",
     "find_requirements",

@@ -57,7 +57,7 @@ async def install(requirements: Requirements, interpreter: Interpreter, folder: 
     await run_in_thread(listed.write_text, "\n".join(requirements.lines) + "\n")
     command = [sys.executable, "-m", "pip", "--python", interpreter.program, "install", *_OPTIONS]
     if requirements.wheels:
-        command += ["--no-index", f"--find-links={requirements.wheels}"]
+        command += ["--no-index", *(f"--find-links={wheel}" for wheel in requirements.wheels)]
     elif index:
         command += [f"--index-url={index}"]
     if requirements.has_hashes:

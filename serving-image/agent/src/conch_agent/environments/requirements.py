@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import read_text
 
 WHEELS: Final = "wheels"  # the folder of wheels beside requirements.txt
 _LONGEST: Final = 1024 * 1024  # bytes
+_MOST_WHEELS: Final = 1000  # each is an argument of pip
 _COMMENT: Final = re.compile(r"(?:^|(?<=\s))#.*$")
 _HASH: Final = re.compile(r"\s--hash[= ]\s*(?P<hash>\S+)")
 _SHA256: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -27,21 +29,22 @@ class Requirements:
 
     Attributes:
         lines: One for each package: its name, version and hashes, as pip reads them.
-        wheels: The folder of their files; None: an index has them.
+        wheels: Their files; empty: an index has them.
         has_hashes: True if each package has a hash.
     """
 
     lines: tuple[str, ...]
-    wheels: Path | None
+    wheels: tuple[Path, ...]
     has_hashes: bool
 
 
-def read_requirements(file: Path, place: str, *, is_signed: bool) -> Requirements:
+def read_requirements(file: Path, place: str, wheels: Sequence[Path], *, is_signed: bool) -> Requirements:
     """Read the packages of a requirements.txt.
 
     Args:
-        file: The file. Wheels are those in the folder WHEELS beside it.
+        file: The file.
         place: The file's name in messages, such as `s3://models/m: requirements.txt`.
+        wheels: The files of the model in the folder WHEELS beside it.
         is_signed: True if the model's files need a signature, which has to cover the packages too.
 
     Raises:
@@ -53,11 +56,11 @@ def read_requirements(file: Path, place: str, *, is_signed: bool) -> Requirement
         raise Failure(Reason.INVALID_CONFIG, f"{place} cannot be read: {error}. Write it as UTF-8.") from error
     lines = tuple(_parse(number, line, place) for number, line in _join_lines(text))
     has_hashes = all("--hash=" in line for line in lines)
-    wheels = file.parent / WHEELS
     if not lines:
         raise Failure(Reason.INVALID_CONFIG, f"{place} has no package. Remove EXECUTION_ENV_PATH, or list packages.")
-    if wheels.is_dir():  # files of the model, which its digest and its signature cover
-        return Requirements(lines, wheels, has_hashes)
+    if wheels:
+        _check_wheels([wheel.relative_to(file.parent).as_posix() for wheel in wheels], place)
+        return Requirements(lines, tuple(wheels), has_hashes)
     if is_signed and not has_hashes:
         bare = next(line for line in lines if "--hash=" not in line)
         message = (
@@ -66,7 +69,20 @@ def read_requirements(file: Path, place: str, *, is_signed: bool) -> Requirement
             f" {WHEELS}/."
         )
         raise Failure(Reason.INVALID_CONFIG, message)
-    return Requirements(lines, None, has_hashes)
+    return Requirements(lines, (), has_hashes)
+
+
+def _check_wheels(paths: Sequence[str], place: str) -> None:
+    """Refuse other files: pip follows links in those that it takes for pages, and finds none in a deeper folder."""
+    if len(paths) > _MOST_WHEELS:
+        message = f"{place}: {WHEELS}/ has {len(paths)} files, of which up to {_MOST_WHEELS} can be read."
+        raise Failure(Reason.INVALID_CONFIG, f"{message} Remove those that requirements.txt does not list.")
+    for path in paths:
+        try:
+            parse_wheel_filename(path.removeprefix(f"{WHEELS}/"))
+        except InvalidWheelFilename as error:
+            message = f"{place}: {path[:_SHOWN]!r} is no wheel: {error}. Remove it, or write a wheel as pip names it."
+            raise Failure(Reason.INVALID_CONFIG, message) from None
 
 
 def _join_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -118,11 +118,15 @@ def compute_key(requirements: Requirements, interpreter: Interpreter, index: str
         interpreter: The interpreter that imports them.
         index: As in `Environments`.
     """
-    wheels = sorted(requirements.wheels.iterdir()) if requirements.wheels else []
-    digests = [(wheel.name, hashlib.sha256(wheel.read_bytes()).hexdigest()) for wheel in wheels]
-    origin = "" if requirements.has_hashes or wheels else index
+    digests = sorted((wheel.name, _hash(wheel)) for wheel in requirements.wheels)
+    origin = "" if requirements.has_hashes or digests else index
     fields = [requirements.lines, asdict(interpreter), digests, origin]
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _build(folder: Path, interpreter: Interpreter) -> Path:
