@@ -122,8 +122,60 @@ def test_an_index_sends_each_package_once_to_the_pods_of_a_claim(
     second.start()
     second.until_ready()
     assert [pod.infer("m", X)["y"] for pod in two_pods] == [[4.5, 6.0]] * 2
-    [file, other] = [pod.repository / "m/environment/lib/python3.11/site-packages/factor.py" for pod in two_pods]
+    [file, other] = [pod.repository / "m/.environment/lib/python3.11/site-packages/factor.py" for pod in two_pods]
     assert file.samefile(other)
+
+
+def test_packages_of_a_claim_have_all_their_files(store: Store, two_pods: list[Pod]) -> None:
+    """Programs, hidden files, and one of the name that the agent's own has: no pod changes the file of another."""
+    code = """
+import subprocess
+from pathlib import Path
+HOME = Path(__file__).parent
+FACTOR = int(subprocess.check_output([HOME / "bin/one"])) + int((HOME / "factor_data/.two").read_text())
+"""
+    files = {
+        "factor.py": code,
+        "factor_data/.two": "2",
+        "conch-image.pth": "# of the package",
+        "factor-5.0.data/scripts/one": "#!/bin/sh\necho 1\n",
+    }
+    own = {"environment/notes.txt": "of the model"}
+    for number, pod in enumerate(two_pods):
+        pod.write_secret(store.secret)
+        pod.write_manifest(put(store, f"whole-{number}", "factor==5.0", build_wheel("factor", "5.0", files), **own))
+        pod.start()
+        pod.until_ready()
+        assert pod.infer("m", X)["y"] == [4.5, 6.0]
+        assert not pod.until_reported().warnings
+
+
+def test_packages_beyond_the_limit_of_the_claim_are_installed_in_the_pod(
+    store: Store, two_pods: list[Pod], tmp_path: Path
+) -> None:
+    pod, _ = two_pods
+    wheel = build_wheel("factor", "6.0", {"factor.py": "FACTOR = 3", "large.bin": "0" * 200_000}, compressed=True)
+    pod.write_secret(store.secret)
+    pod.write_manifest(put(store, "large", "factor==6.0", wheel))
+    pod.start_agent("--cache-bytes=100000")
+    pod.start_triton()
+    pod.until_ready()
+    assert pod.infer("m", X)["y"] == [4.5, 6.0]
+    [warning] = pod.until_reported().warnings
+    assert "do not fit into the sizeLimit of 100000 bytes" in warning.message
+    [folder] = (tmp_path / "claim/.conch-cache/pods").iterdir()
+    assert [path.name for path in (folder / "m").iterdir()] == ["parts"]
+
+
+def test_packages_that_no_marker_selects(store: Store, two_pods: list[Pod]) -> None:
+    """The environment is empty then, which is none of an error: another image may need them."""
+    for pod in two_pods:
+        pod.write_secret(store.secret)
+        text = {"model.py": DOUBLE, "factor.py": "FACTOR = 3"}
+        pod.write_manifest(put(store, "marker", "absent==1; python_version < '3'", **text))
+        pod.start()
+        pod.until_ready()
+        assert not pod.until_reported().warnings
 
 
 def test_what_cannot_be_installed_is_reported_until_it_can(store: Store, index: Index, pod: Pod) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def build_wheel(name: str, version: str, files: Mapping[str, str]) -> tuple[str, bytes]:
+def build_wheel(name: str, version: str, files: Mapping[str, str], *, compressed: bool = False) -> tuple[str, bytes]:
     """Return the file name and the content of a wheel.
 
     Args:
         name: The package.
         version: Its version.
         files: Its files by path.
+        compressed: True for files of less bytes in the wheel.
     """
     info = f"{name}-{version}.dist-info"
     texts = {
@@ -25,8 +26,11 @@ def build_wheel(name: str, version: str, files: Mapping[str, str]) -> tuple[str,
     }
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as wheel:
+        method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
         for path, text in texts.items():
-            wheel.writestr(zipfile.ZipInfo(path), text)  # of 1980, so that its digest is the same each time
+            entry = zipfile.ZipInfo(path)  # of 1980, so that its digest is the same each time
+            entry.external_attr = (0o100755 if "/scripts/" in path else 0o100644) << 16
+            wheel.writestr(entry, text, method)
         record = "".join(f"{path},,\n" for path in (*texts, f"{info}/RECORD"))
         wheel.writestr(zipfile.ZipInfo(f"{info}/RECORD"), record)
     return f"{name}-{version}-py3-none-any.whl", content.getvalue()

@@ -157,7 +157,7 @@ def _link_or_copy(file: str | Path, path: str | Path) -> None:
     except OSError as error:
         if error.errno != errno.EMLINK:
             raise
-        shutil.copyfile(file, path)
+        shutil.copy(file, path)
 
 
 def find_trash(downloads: Path, name: str) -> Path:

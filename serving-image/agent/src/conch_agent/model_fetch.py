@@ -9,7 +9,7 @@ from pathlib import Path
 from conch_agent.cache import Cache, CachedSource, CacheUnusableError, LastContent, open_cache
 from conch_agent.decryption import find_home
 from conch_agent.download import Progress
-from conch_agent.environments import INDEX, Environments, Requirements
+from conch_agent.environments import ENVIRONMENT_FOLDERS, INDEX, Environments, Requirements
 from conch_agent.fetch import Fetch, FetchResult
 from conch_agent.layout import SERVED, delete_tree
 from conch_agent.peers import Peers
@@ -134,7 +134,7 @@ class ModelFetch:
             return await self._fetch(source, listing, None)
         finally:
             if cache:  # what the pod does not use can be deleted
-                for name in ("files", "laid", SERVED):
+                for name in ("files", "laid", SERVED, *ENVIRONMENT_FOLDERS):
                     await run_in_thread(delete_tree, cache.folder / self._model.name / name)
 
     async def install(self, requirements: Requirements, place: str) -> Path:

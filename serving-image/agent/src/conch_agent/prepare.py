@@ -254,7 +254,11 @@ class Preparation:
             fetched=last.fetched if last else "",
             source_identity=identity if is_of_storage_uri else "",
         )
-        environment = await self._install(fetched, files, attempt)
+        try:
+            environment = await self._install(fetched, files, attempt)
+        except CacheUnusableError as problem:
+            model = await self._leave_cache(model, fetched, files, problem)
+            environment = await self._install(fetched, files, attempt)
         if before_layout:
             await before_layout()
         with self._metrics.time(Phase.LAYOUT):
@@ -361,15 +365,20 @@ class Preparation:
         except OSError as error:
             if self._source.decrypt or not files.uses_cache:
                 raise
-            problem = CacheUnusableError.from_os_error(error)
-            again = await files.run_without_cache(fetched.source, fetched.contents, problem)
-            if again.digest != model.digest:  # what was verified are the files of the cache
-                message = f"{model.uri} changed while it was fetched; the agent fetches the new content."
-                raise Failure(Reason.CHANGED, message) from error
-            model = replace(model, cache_problem=files.cache_problem)
+            model = await self._leave_cache(model, fetched, files, CacheUnusableError.from_os_error(error))
             await self._build_folder(model, fetched, await self._install(fetched, files, attempt))
         await files.clear()
         return model
+
+    async def _leave_cache(
+        self, model: RepositoryModel, fetched: FetchedModel, files: ModelFetch, problem: CacheUnusableError
+    ) -> RepositoryModel:
+        """Fetch the files into the pod, after the cache has not taken what is made of them."""
+        again = await files.run_without_cache(fetched.source, fetched.contents, problem)
+        if again.digest != model.digest:  # what was verified are the files of the cache
+            message = f"{model.uri} changed while it was fetched; the agent fetches the new content."
+            raise Failure(Reason.CHANGED, message) from problem
+        return replace(model, cache_problem=files.cache_problem)
 
     async def _build_folder(self, model: RepositoryModel, fetched: FetchedModel, environment: Path | None) -> None:
         folder, files, merged = self._folder / "laid", fetched.result.files, fetched.merged.config

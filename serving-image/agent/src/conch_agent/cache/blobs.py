@@ -16,6 +16,7 @@ from conch_agent.record import Record, hash_prefix
 # The modification time of a blob, 2000-01-01. One that was written to has another time.
 _SEALED_NS: Final = 946_684_800 * 10**9
 _READ_ONLY: Final = 0o444
+_EXECUTABLE: Final = 0o111
 
 
 class Blobs:
@@ -88,6 +89,9 @@ class Blobs:
             size: Its size in bytes.
         """
         if self.has(sha256, size):
+            if file.stat().st_mode & _EXECUTABLE:
+                with suppress(PermissionError, FileNotFoundError):  # another uid has written it, or it is deleted
+                    self.get_path(sha256).chmod(_READ_ONLY | _EXECUTABLE)
             return
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -122,7 +126,7 @@ class Blobs:
         """Replace a blob by a copy: a file system has a maximum of links to a file, such as 65,000."""
         path = self.get_path(sha256)
         copy = path.with_name(f"{sha256}.{secrets.token_hex(8)}")
-        shutil.copyfile(path, copy)
+        shutil.copy(path, copy)
         _finish(copy, path)
 
 
@@ -136,7 +140,7 @@ def _finish(file: Path, path: Path) -> None:
 
 
 def _seal(path: Path) -> None:
-    path.chmod(_READ_ONLY)
+    path.chmod(_READ_ONLY | path.stat().st_mode & _EXECUTABLE)
     os.utime(path, ns=(time.time_ns(), _SEALED_NS))
 
 

@@ -19,9 +19,10 @@ With a cache on a claim, the files are blobs of it like those of an archive: one
 from conch_agent.environments.install import INDEX
 from conch_agent.environments.parameter import find_requirements, set_environment
 from conch_agent.environments.requirements import WHEELS, Requirements, read_requirements
-from conch_agent.environments.store import Environments
+from conch_agent.environments.store import ENVIRONMENT_FOLDERS, Environments
 
 __all__ = [
+    "ENVIRONMENT_FOLDERS",
     "INDEX",
     "WHEELS",
     "Environments",

@@ -7,7 +7,7 @@ from typing import Final
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-FOLDER: Final = "environment"  # in the model folder
+FOLDER: Final = ".environment"  # in the model folder; no file of a model has a hidden name
 PARAMETER: Final = "EXECUTION_ENV_PATH"
 _FILE: Final = "requirements.txt"
 _MODEL_FOLDER: Final = "$$TRITON_MODEL_DIRECTORY/"  # Triton replaces it by the model folder

@@ -12,13 +12,15 @@ from conch_agent.cache import Cache, CachedSource
 from conch_agent.download import Progress
 from conch_agent.environments.install import install
 from conch_agent.environments.interpreter import Interpreter, find_interpreter
+from conch_agent.environments.parameter import FOLDER
 from conch_agent.environments.requirements import Requirements
 from conch_agent.fetch import Fetch, translate_disk_errors
 from conch_agent.layout import delete_tree
 from conch_agent.sources.base import Listing
-from conch_agent.sources.local import LocalSource
 from conch_agent.threads import run_in_thread
 
+_SHARED: Final = "packages"
+ENVIRONMENT_FOLDERS: Final = (FOLDER, _SHARED)  # in the model's download folder
 _ACTIVATE: Final = """\
 # Triton's Python backend runs this with bash, before the process of the model.
 export PATH="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd):$PATH"
@@ -44,12 +46,12 @@ class Environments:
     @property
     def environment(self) -> Path:
         """The folder of the environment, as Triton takes it."""
-        return self.folder / "environment"
+        return self.folder / FOLDER
 
     @property
     def _marker(self) -> Path:
-        """The file with the key of what the folder has."""
-        return self.folder / "environment.key"
+        """The file with the key of the environment, which it has when it is complete."""
+        return self.environment / ".key"
 
     async def ensure(self, requirements: Requirements) -> Path:
         """Return the folder of the environment, after its packages are installed.
@@ -65,7 +67,6 @@ class Environments:
         key = await run_in_thread(compute_key, requirements, interpreter, self.index)
         if not await run_in_thread(self._has, key):
             with translate_disk_errors(self.place, self.cache):
-                await run_in_thread(self._marker.unlink, missing_ok=True)
                 packages = await run_in_thread(_build, self.environment, interpreter)
                 if self.cache:
                     await self._find_or_install(requirements, interpreter, self.cache, key)
@@ -81,7 +82,7 @@ class Environments:
     @property
     def _shared(self) -> Path:
         """The folder of packages that become blobs of the cache, or are links to them."""
-        return self.folder / "packages"
+        return self.folder / _SHARED
 
     async def _find_or_install(
         self, requirements: Requirements, interpreter: Interpreter, cache: Cache, key: str
@@ -93,11 +94,7 @@ class Environments:
                 built = self._shared / "built"
                 await run_in_thread(built.mkdir)
                 await install(requirements, interpreter, built, self.place, self.index)
-                records = {
-                    str(item.path): await run_in_thread(cache.add, Path(item.key))
-                    for item in (await LocalSource(self.place, built, built).list_files()).items
-                }
-                await run_in_thread(cache.write_archives, key, records)
+                await run_in_thread(_share, built, cache, key)
                 items = await run_in_thread(cache.find_archives, key)
             await Fetch(CachedSource(self.place, items), self._shared, 0, Progress(), cache).run(Listing(items))
 
@@ -106,6 +103,13 @@ class Environments:
             return self._marker.read_text() == key
         except OSError:
             return False
+
+
+def _share(folder: Path, cache: Cache, key: str) -> None:
+    """Make blobs of all files, also of those that are no files of a model: packages may have hidden ones."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    cache.make_space(sum(path.stat().st_size for path in files), 0)
+    cache.write_archives(key, {path.relative_to(folder).as_posix(): cache.add(path) for path in files})
 
 
 def compute_key(requirements: Requirements, interpreter: Interpreter, index: str = "") -> str:
@@ -143,7 +147,9 @@ def _build(folder: Path, interpreter: Interpreter) -> Path:
 
 def _add_packages_of_image(packages: Path, interpreter: Interpreter) -> None:
     """Have the packages of the image, such as NumPy, which Triton's own module imports, after those of the model."""
-    (packages / "conch-image.pth").write_text("\n".join(interpreter.packages) + "\n")
+    file = packages / "conch-image.pth"
+    file.unlink(missing_ok=True)  # of a package, and a link to a blob of the cache
+    file.write_text("\n".join(interpreter.packages) + "\n")
 
 
 def _empty(folder: Path) -> None:
