@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -203,6 +204,29 @@ def test_what_cannot_be_installed_is_reported_until_it_can(store: Store, index: 
     pod.write_manifest(put(store, "other", "factor==4.0\n", **{"model.py": DOUBLE.replace("FACTOR)", "-FACTOR)")}))
     until(lambda: pod.infer("m", X)["y"] == [-6.0, -8.0], "the new model serves", pod.agent)
     assert index.downloads == downloads, "its packages are the same"
+
+
+def test_the_password_of_an_index_is_in_no_message_and_no_list_of_processes(
+    store: Store, index: Index, pod: Pod
+) -> None:
+    line = Relay(index.port)
+    line.flows.clear()
+    address = f"127.0.0.1:{line.port}/"
+    pod.write_secret({**store.secret, "PIP_INDEX_URL": f"http://user:hunter2@{address}"})
+    pod.write_manifest(put(store, "password", "factor==3.0\n"))
+    pod.start_agent()
+    until(lambda: line.connections, "pip is at work", pod.agent)
+    commands = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
+    assert "-m pip" in commands
+    assert address not in commands
+    line.close()
+    message = pod.until_reason("EnvironmentFailed").message
+    assert "hunter2" not in message
+    assert "after connection broken by" in message
+
+    pod.write_secret({**store.secret, "PIP_INDEX_URL": "ftp://host"})
+    pod.write_manifest(put(store, "password-2", "factor==3.0\n"))
+    assert pod.until_reason("InvalidSecret").message.startswith("PIP_INDEX_URL in the storage Secret is no URL. Write")
 
 
 def test_an_agent_that_is_killed_while_it_installs_begins_again(store: Store, index: Index, pod: Pod) -> None:

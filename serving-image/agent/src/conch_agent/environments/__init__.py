@@ -16,7 +16,7 @@ requirements.txt, or else of an index.
 With a cache on a claim, the files are blobs of it like those of an archive: one pod installs, and the others link.
 """
 
-from conch_agent.environments.install import INDEX
+from conch_agent.environments.install import INDEX, check_index
 from conch_agent.environments.parameter import find_requirements, set_environment
 from conch_agent.environments.requirements import WHEELS, Requirements, read_requirements
 from conch_agent.environments.store import ENVIRONMENT_FOLDERS, Environments
@@ -27,6 +27,7 @@ __all__ = [
     "WHEELS",
     "Environments",
     "Requirements",
+    "check_index",
     "find_requirements",
     "read_requirements",
     "set_environment",

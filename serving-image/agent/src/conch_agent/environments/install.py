@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -17,12 +18,12 @@ from conch_agent.environments.interpreter import Interpreter
 from conch_agent.environments.requirements import WHEELS, Requirements
 from conch_agent.reasons import Failure, Reason
 from conch_agent.signed_urls import hide_signatures
+from conch_agent.sources.storage_secret import build_invalid_secret
 from conch_agent.threads import run_in_thread
 from conch_contract.schemes import SecretKey
 
 INDEX: Final = SecretKey("PIP_INDEX_URL", "URL of an index of Python packages, as pip takes it")
 _OPTIONS: Final = (
-    "--isolated",
     "--no-deps",
     "--only-binary=:all:",
     "--no-cache-dir",
@@ -35,6 +36,8 @@ _OPTIONS: Final = (
     "--timeout=30",
 )
 _ERROR: Final = "ERROR: "
+_WARNING: Final = "WARNING: "
+_URL: Final = re.compile(r"https?://[^\s/]\S*")
 _LONGEST_SECONDS: Final = 3600  # for an index that sends a byte now and then
 _LONGEST: Final = 1000  # letters of pip's words in a message
 
@@ -58,16 +61,13 @@ async def install(requirements: Requirements, interpreter: Interpreter, folder: 
     command = [sys.executable, "-m", "pip", "--python", interpreter.program, "install", *_OPTIONS]
     if requirements.wheels:
         command += ["--no-index", *(f"--find-links={wheel}" for wheel in requirements.wheels)]
-    elif index:
-        command += [f"--index-url={index}"]
     if requirements.has_hashes:
         command += ["--require-hashes"]
-    status, output = await _run([*command, f"--target={folder}", f"--requirement={listed}"], folder.parent)
+    status, output = await _run([*command, f"--target={folder}", f"--requirement={listed}"], folder.parent, index)
     await run_in_thread(listed.unlink)
     if status == 0:
         return
-    errors = [line.removeprefix(_ERROR) for line in output.splitlines() if line.startswith(_ERROR)]
-    words = hide_signatures(" ".join(errors) or output[-_LONGEST:].strip())[:_LONGEST]
+    words = hide_signatures(_select(output))[:_LONGEST]
     if "[Errno 28]" in output:
         raise OSError(28, "No space left on device")
     where = f"the folder {WHEELS}/" if requirements.wheels else f"the index of {INDEX.name}" if index else "pip's index"
@@ -78,12 +78,42 @@ async def install(requirements: Requirements, interpreter: Interpreter, folder: 
     raise Failure(Reason.ENVIRONMENT_FAILED, message)
 
 
-async def _run(command: list[str], folder: Path) -> tuple[int, str]:
+def check_index(url: str) -> str:
+    """Return the URL of an index.
+
+    Args:
+        url: The value of INDEX; empty: there is none.
+
+    Raises:
+        Failure: InvalidSecret: it is no URL.
+    """
+    if url and not _URL.fullmatch(url):
+        raise build_invalid_secret(INDEX.name, "is no URL", "Write one of http or https, such as https://host/simple")
+    return url
+
+
+def _select(output: str) -> str:
+    r"""Return pip's errors after its last warning, which has the cause where an index does not answer.
+
+    >>> _select("Looking\nWARNING: Connection refused\nERROR: No version\n\nERROR: No match")
+    'Connection refused No version No match'
+    >>> _select("Killed\n")
+    'Killed'
+    """
+    lines = output.splitlines()
+    warnings = [line.removeprefix(_WARNING) for line in lines if line.startswith(_WARNING)]
+    errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return " ".join([*warnings[-1:], *errors]) if errors else output[-_LONGEST:].strip()
+
+
+async def _run(command: list[str], folder: Path, index: str) -> tuple[int, str]:
     """Run pip; return its exit status and its output. A cancellation ends it, and what it has started."""
     environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(folder), "TMPDIR": str(folder)}
+    # Arguments are in the list of processes, where a password of the index must not be.
+    environment |= {"PIP_CONFIG_FILE": os.devnull, "PYTHONDONTWRITEBYTECODE": "1"}
     process = await asyncio.create_subprocess_exec(
         *command,
-        env={**environment, "PIP_CONFIG_FILE": os.devnull, "PYTHONDONTWRITEBYTECODE": "1"},
+        env=environment | ({INDEX.name: index} if index else {}),
         cwd=folder,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
