@@ -219,7 +219,8 @@ def test_the_password_of_an_index_is_in_no_message_and_no_list_of_processes(
     commands = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
     assert "-m pip" in commands
     assert address not in commands
-    line.close()
+    line.refuses = True
+    line.flows.set()
     message = pod.until_reason("EnvironmentFailed").message
     assert "hunter2" not in message
     assert "after connection broken by" in message
@@ -227,6 +228,7 @@ def test_the_password_of_an_index_is_in_no_message_and_no_list_of_processes(
     pod.write_secret({**store.secret, "PIP_INDEX_URL": "ftp://host"})
     pod.write_manifest(put(store, "password-2", "factor==3.0\n"))
     assert pod.until_reason("InvalidSecret").message.startswith("PIP_INDEX_URL in the storage Secret is no URL. Write")
+    line.close()
 
 
 def test_an_agent_that_is_killed_while_it_installs_begins_again(store: Store, index: Index, pod: Pod) -> None:
