@@ -25,7 +25,7 @@ def read(folder: Path, text: str, *, is_signed: bool = False) -> tuple[str, ...]
     [
         ("a==1\n", ("a==1",)),
         ("# list\n\na == 1.0  # why\r\nb[x]===2 ; python_version < '4'", ("a==1.0", 'b[x]===2; python_version < "4"')),
-        (f"a==1 \\\n    {HASH} \\\n    {HASH}\nb==2", (f"a==1 {HASH} {HASH}", "b==2")),
+        (f"a==1 \\\n    {HASH} \\\n    {HASH}\nb==2 {HASH}", (f"a==1 {HASH} {HASH}", f"b==2 {HASH}")),
         (f"a==1 {HASH} \\", (f"a==1 {HASH}",)),
         ("\ufeffa==1", ("a==1",)),
         ("  # a comment \\\na==1", ("a==1",)),
@@ -53,6 +53,8 @@ REFUSED = {
     "a===${PIP_INDEX_URL}": "has a variable, which pip would replace",
     "a==1; " + "(" * 5000: "is no requirement: maximum recursion depth exceeded",
     "a" + " " * 500_000 + "b": "is no requirement",
+    f"a==1\nb==2 {HASH}": "'a==1' has no hash, and others have one",
+    f"a===--hash=1\nb==2 {HASH}": "'a===--hash=1' has no hash, and others have one",
     "a==1 --no-binary": "is no requirement",
     "a==1 --hash=": "is no requirement",
     "a=1": "is no requirement",
@@ -82,9 +84,9 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
 
 def test_a_signed_model_has_hashes_or_the_wheels(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="'b==2' has no hash, and the model's signature covers no package of an index"):
-        read(tmp_path, f"a==1 {HASH}\nb==2", is_signed=True)
+        read(tmp_path, "b==2", is_signed=True)
     assert read(tmp_path, f"a==1 {HASH}", is_signed=True)
-    wheels = [tmp_path / "wheels" / "b-2-py3-none-any.whl"]
+    wheels = [tmp_path / "wheels" / "a-1-py3-none-any.whl"]
     assert read_requirements(tmp_path / "requirements.txt", PLACE, wheels, is_signed=True).wheels
 
 

@@ -1,4 +1,4 @@
-"""The parameter EXECUTION_ENV_PATH, with which a model asks Triton for an environment."""
+"""The parameter EXECUTION_ENV_PATH, by which Triton gives a model an environment."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ _MOST_WHEELS: Final = 1000  # each is an argument of pip
 _COMMENT: Final = re.compile(r"(?:^|(?<=\s))#.*$")
 _HASH: Final = re.compile(r"\s--hash[= ]\s*(?P<hash>\S+)")
 _SHA256: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_HASHED: Final = re.compile(rf" --hash={_SHA256.pattern}$")  # at the end, as `_parse` writes them
 _SHOWN: Final = 200  # letters of a line in a message
 
 
@@ -55,21 +56,20 @@ def read_requirements(file: Path, place: str, wheels: Sequence[Path], *, is_sign
     except (OSError, ValueError) as error:
         raise Failure(Reason.INVALID_CONFIG, f"{place} cannot be read: {error}. Write it as UTF-8.") from error
     lines = tuple(_parse(number, line, place) for number, line in _join_lines(text))
-    has_hashes = all("--hash=" in line for line in lines)
+    bare = [line for line in lines if not _HASHED.search(line)]
     if not lines:
         raise Failure(Reason.INVALID_CONFIG, f"{place} has no package. Remove EXECUTION_ENV_PATH, or list packages.")
     if wheels:
         _check_wheels([wheel.relative_to(file.parent).as_posix() for wheel in wheels], place)
-        return Requirements(lines, tuple(wheels), has_hashes)
-    if is_signed and not has_hashes:
-        bare = next(line for line in lines if "--hash=" not in line)
+    is_partial, is_uncovered = len(bare) not in {0, len(lines)}, is_signed and not wheels
+    if bare and (is_partial or is_uncovered):
+        why = "others have one" if is_partial else "the model's signature covers no package of an index"
         message = (
-            f"{place}: {bare!r} has no hash, and the model's signature covers no package of an index. Write"
-            " --hash=sha256:... for every package, as `uv pip compile --generate-hashes` does, or put the wheels into"
-            f" {WHEELS}/."
+            f"{place}: {bare[0]!r} has no hash, and {why}. Write --hash=sha256:... for every package, as"
+            f" `uv pip compile --generate-hashes` does, or put the wheels into {WHEELS}/ and write no hash."
         )
         raise Failure(Reason.INVALID_CONFIG, message)
-    return Requirements(lines, (), has_hashes)
+    return Requirements(lines, tuple(wheels), has_hashes=not bare)
 
 
 def _check_wheels(paths: Sequence[str], place: str) -> None:
