@@ -1,4 +1,4 @@
-"""The parameter EXECUTION_ENV_PATH, with which a model asks Triton for an environment."""
+"""The parameter EXECUTION_ENV_PATH, which names the environment of a model."""
 
 from __future__ import annotations
 
