@@ -24,7 +24,7 @@ WRITE = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_REGION": "us-east-1",
     "AWS_ENDPOINT_URL": "https://store.example:9000",
-    "AWS_ENDPOINT_URL_STS": "https://sts.example",
+    "AWS_ENDPOINT_URL_STS": "https://store.example:9000",
     "AWS_ALLOW_HTTP": "true or false",
     "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true or false",
     "AWS_SKIP_SIGNATURE": "true or false",
