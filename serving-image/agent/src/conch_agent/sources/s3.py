@@ -79,7 +79,7 @@ class _S3Bucket:
         """Return the session of the pod's role; None: the Secret has credentials, or the store is public."""
         host = f"sts.{self._region}.amazonaws.com"
         service = settings.token_service or Endpoint(f"https://{host}", host, 443)
-        identity = find_web_identity(os.environ, service) if settings.takes_role else None
+        identity = find_web_identity(service) if settings.takes_role else None
         return RoleSession(uri, identity, settings.authorities) if identity else None
 
     def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> S3Store:

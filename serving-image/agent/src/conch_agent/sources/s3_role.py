@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import html
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Final
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import read_text
+from conch_agent.sources.s3_settings import parse_settings
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.token_service import RefusedError, TokenService
 from conch_agent.threads import run_in_thread
+from conch_contract.schemes import find_scheme
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential
@@ -55,15 +58,30 @@ class WebIdentity:
     service: Endpoint
 
 
-def find_web_identity(environment: Mapping[str, str], service: Endpoint) -> WebIdentity | None:
-    """Return the role that the environment of the pod names; None: it names none.
+def find_web_identity(service: Endpoint) -> WebIdentity | None:
+    """Return the role that the environment of the container names; None: it names none.
 
     Args:
-        environment: The variables of the container.
         service: The token service.
     """
-    role, token = environment.get(_ROLE, ""), environment.get(_FILE, "")
+    role, token = os.environ.get(_ROLE, ""), os.environ.get(_FILE, "")
     return WebIdentity(role, Path(token), service) if role and token else None
+
+
+def takes_role(uri: str, secret: Mapping[str, str]) -> bool:
+    """Return True if the role of this pod reads a source.
+
+    Args:
+        uri: The storageUri.
+        secret: Values of the storage Secret by key.
+
+    Raises:
+        Failure: InvalidSecret.
+    """
+    scheme = find_scheme(uri)
+    if scheme is None or scheme.name != "s3" or not (os.environ.get(_ROLE) and os.environ.get(_FILE)):
+        return False
+    return parse_settings(secret).takes_role
 
 
 class RoleSession:
