@@ -134,6 +134,7 @@ bench: $(READY) ## Measure the targets; prints a table, fails on no number
 	$(PY) -m tests.bench
 	$(PY) -m tests.bench.scrape
 	$(PY) -m tests.bench.models
+	$(PY) -m tests.bench.starts
 
 .PHONY: cluster
 cluster: $(READY) ## A real Kubernetes cluster on this machine (NODES=2); KUBECONFIG is printed

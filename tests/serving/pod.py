@@ -91,8 +91,11 @@ class Pod:
         self.start_agent(program=program)
         self.start_triton()
 
-    def start_agent(self, *options: str, program: str = "conch-agent") -> None:
-        """Start the agent. By its name it is a process whose imports are done; by its path it imports."""
+    def start_agent(self, *options: str, program: str = "conch-agent", env: Mapping[str, str] | None = None) -> None:
+        """Start the agent. By its name it is a process whose imports are done; by its path it imports.
+
+        `env` are additional variables of its container.
+        """
         command = [
             program,
             f"--root={self.root}",
@@ -102,7 +105,7 @@ class Pod:
             f"--triton-http-port={self.http}",
             *options,
         ]
-        environment = {"PATH": tools.triton().path, "PYTHONUNBUFFERED": "1"}
+        environment = {"PATH": tools.triton().path, "PYTHONUNBUFFERED": "1", **(env or {})}
         self.agent = Process(command, self.root / "agent.log", environment)
         until(lambda: self._get("/live")[0] == 200, "the agent is live", self.agent)
 

@@ -23,10 +23,16 @@ VERSIONED = "versioned"  # a bucket that keeps the versions of its objects; its 
 
 
 class Store:
-    """The store; every bucket is made by its name. With a certificate and its key it answers HTTPS too."""
+    """The store; every bucket is made by its name. With a certificate and its key it answers HTTPS too.
 
-    def __init__(self, folder: Path, certificate: tuple[Path, Path] | None = None) -> None:
+    `roles` are providers of identities, and the roles that they may assume.
+    """
+
+    def __init__(
+        self, folder: Path, certificate: tuple[Path, Path] | None = None, roles: Mapping[str, object] | None = None
+    ) -> None:
         self._folder = folder
+        self._roles = roles
         self._certificate = certificate
         self.port, self.https_port, self.filer_port = free_port(), free_port(), free_port()
         identity = {
@@ -129,6 +135,9 @@ class Store:
             "-s3.autoCreateBucket=true",
             f"-s3.config={self._folder / 's3.json'}",
         ]
+        if self._roles:
+            (self._folder / "iam.json").write_text(json.dumps(self._roles))
+            command += [f"-s3.iam.config={self._folder / 'iam.json'}"]
         if self._certificate:
             command += [f"-s3.port.https={self.https_port}"]
             command += [f"-s3.cert.file={self._certificate[0]}", f"-s3.key.file={self._certificate[1]}"]

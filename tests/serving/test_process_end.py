@@ -14,7 +14,7 @@ PROGRAM = """
 import asyncio, json, os
 import obstore
 from obstore.store import S3Store
-from conch_agent.process_end import end_before_finalization
+from conch_contract.process_end import end_before_finalization
 
 async def read():
     store = S3Store("models", config=json.loads(os.environ["STORE"]))

@@ -17,9 +17,11 @@ from conch_agent.download import Download, Progress, find_part
 from conch_agent.peers import Peers, PeerSource
 from conch_agent.peers.addresses import Addresses
 from conch_agent.peers.piece import Piece
+from conch_agent.peers.places import PlaceIndex
 from conch_agent.peers.stored import find_kept, find_pieces, has_piece, read_piece
 from conch_agent.record import Record, read_record, write_record
 from conch_agent.settings import Settings
+from conch_agent.sources import build_key
 from conch_agent.sources.base import Buffer, Item, Listing
 from conch_agent.sources.local import LocalSource
 from conch_agent.sources.ranged_reads import RANGE
@@ -216,3 +218,32 @@ async def test_an_answer_of_dns_that_is_late_holds_no_fetch(
 async def test_addresses_of_both_families_are_known() -> None:
     addresses = await Addresses(["[::1]:9", "127.0.0.1:8090"], 8090).list()
     assert [(each.text, each.is_own) for each in addresses] == [("[::1]:9", False), ("127.0.0.1:8090", True)]
+
+
+@pytest.mark.parametrize(
+    ("uri", "secret", "is_sent"),
+    [
+        ("s3://models/m", {}, False),
+        ("s3://models/m", {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}, True),
+        ("s3://models/m", {"AWS_SKIP_SIGNATURE": "true"}, True),
+        ("s3://models/m", {"AWS_ENDPOINT_URL": "https://store.example"}, True),
+        ("gs://models/m", {}, True),
+    ],
+)
+def test_what_the_role_of_a_pod_reads_is_not_sent(
+    uri: str, secret: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_sent: bool
+) -> None:
+    """Another pod may have no such role, and its request no key that shows it."""
+    model = ModelSource(name="m", format="onnx", storage_uri=uri)
+    settings, folder = Settings(root=tmp_path), tmp_path / "storage"
+    folder.mkdir()
+    for name, value in secret.items():
+        (folder / name).write_text(value)
+    key = build_key(uri, settings) if secret else build_key(uri, Settings(root=tmp_path / "other"))
+    if not secret:
+        folder.rmdir()
+    assert PlaceIndex(settings).find_models([model], key)
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/models")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/token")
+    assert bool(PlaceIndex(settings).find_models([model], key)) is is_sent
+    assert bool(PlaceIndex(settings).read_keys(model)) is is_sent

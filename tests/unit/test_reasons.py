@@ -52,9 +52,9 @@ def test_the_remedies_are_of_reasons_that_exist() -> None:
     assert named - set(Reason) - foreign - set(WarningReason) == set()
 
 
-# Each retry of these loads the model, sends requests to Triton, or reads all files.
+# Each retry of these loads the model, sends requests to Triton, reads all files, or downloads packages.
 COSTLY: Final = {
-    *("ContentChanged", "DecryptionFailed", "DigestMismatch", "InvalidSignature", "NotSigned"),
+    *("ContentChanged", "DecryptionFailed", "DigestMismatch", "EnvironmentFailed", "InvalidSignature", "NotSigned"),
     *("LoadFailed", "ModelCycle", "ModelMissing"),
     *("WarmupAnswersWrong", "WarmupFailed", "WarmupMissing", "WarmupTimedOut", "WarmupUnreachable"),
 }

@@ -12,7 +12,7 @@ from conch.cli.rollback import rollback
 from conch.cli.rollout import COMMANDS
 from conch.cli.status import status
 from conch.nesting import allow_deep_objects
-from conch_agent.process_end import end_before_finalization
+from conch_contract.process_end import end_before_finalization
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

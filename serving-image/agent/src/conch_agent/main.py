@@ -9,10 +9,10 @@ import asyncio
 from importlib import import_module
 
 from conch_agent.control import ensure_key
-from conch_agent.process_end import end_before_finalization
 from conch_agent.server import Endpoints
 from conch_agent.settings import Settings, parse_arguments
 from conch_agent.threads import run_in_thread
+from conch_contract.process_end import end_before_finalization
 
 
 @end_before_finalization

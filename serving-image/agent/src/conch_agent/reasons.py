@@ -23,7 +23,7 @@ class Retry(Enum):
     """When the agent tries again after a failure; `Model` has the delays."""
 
     SOON = "soon"  # the next attempt reads a listing, a Secret or a ConfigMap first
-    LATER = "later"  # it loads the model, sends requests to Triton, or reads all files
+    LATER = "later"  # it loads the model, sends requests to Triton, reads all files, or downloads packages
     AFTER_OTHERS = "after others"  # the model ends Triton: the others are served for a while first
     NONE = "none"  # the model waits for others, or the failure is that of the pod or of a Job
 

@@ -146,6 +146,11 @@ _ROWS: Final = (
                 "for stores other than Amazon's, such as `https://store.example:9000`",
                 is_address=True,
             ),
+            SecretKey(
+                "AWS_ENDPOINT_URL_STS",
+                "the token service of the [pod's role](../serving-image.md#credentials-of-the-pods-service-account),"
+                " where it is not Amazon's",
+            ),
             SecretKey("AWS_REGION", "the region; default `us-east-1`"),
             SecretKey("AWS_DEFAULT_REGION", "the region where `AWS_REGION` is absent"),
             SecretKey("AWS_ALLOW_HTTP", "`true` allows an `http://` endpoint"),

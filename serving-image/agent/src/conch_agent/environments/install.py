@@ -53,7 +53,7 @@ async def install(requirements: Requirements, interpreter: Interpreter, folder: 
         index: URL of the index that has the wheels; empty: pip's own.
 
     Raises:
-        Failure: EnvironmentFailed, with the errors of pip.
+        Failure: EnvironmentFailed, with pip's words.
         OSError: The disk is full, or the folder cannot be written.
     """
     listed = folder.with_suffix(".txt")

@@ -1,4 +1,4 @@
-"""The parameter EXECUTION_ENV_PATH, by which Triton gives a model an environment."""
+"""The parameter EXECUTION_ENV_PATH, which names the environment of a model."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 from conch_agent.job import Job
 from conch_agent.parity.replay import UNREACHABLE, Replay, Side
 from conch_agent.parity.steps import Ensembles, find_common_steps
-from conch_agent.process_end import end_before_finalization
 from conch_agent.reasons import Failure, Reason
 from conch_agent.threads import run_in_thread
 from conch_agent.triton import TritonError, TritonUnavailableError
@@ -22,6 +21,7 @@ from conch_agent.warmup.infer import Endpoint
 from conch_agent.warmup.plan import read_user_requests
 from conch_agent.warmup.requests import Request, synthesise
 from conch_contract import ModelManifest, ModelSource, Parity, ParityReport, Warmup, names
+from conch_contract.process_end import end_before_finalization
 from conch_contract.revision_jobs import PARITY
 
 NOT_SERVED: Final = "ParityNotServed"

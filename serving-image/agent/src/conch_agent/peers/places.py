@@ -11,6 +11,7 @@ from conch_agent.peers.piece import PlaceKeys, derive_key
 from conch_agent.reasons import Failure
 from conch_agent.settings import Settings
 from conch_agent.sources import build_key, read_values
+from conch_agent.sources.s3_role import takes_role
 from conch_contract.manifest import ModelSource
 from conch_contract.schemes import find_scheme
 
@@ -27,11 +28,11 @@ class PlaceIndex:
             settings: The agent's settings.
         """
         self._settings = settings
-        self._keys: dict[tuple[str, str], PlaceKeys] = {}
+        self._keys: dict[tuple[str, str], PlaceKeys | None] = {}
         self._fresh_until = 0.0
 
-    def read_keys(self, place: ModelSource) -> PlaceKeys:
-        """Return what pods have in common for a place.
+    def read_keys(self, place: ModelSource) -> PlaceKeys | None:
+        """Return what pods have in common for a place; None: the role of this pod reads it, which others may not have.
 
         Args:
             place: The model at the place.
@@ -40,7 +41,10 @@ class PlaceIndex:
             Failure: SecretMissing or InvalidSecret.
         """
         uri, secret = place.storage_uri, place.secret
-        return PlaceKeys(build_key(uri, self._settings, secret), derive_key(read_values(uri, self._settings, secret)))
+        values = read_values(uri, self._settings, secret)
+        return (
+            None if takes_role(uri, values) else PlaceKeys(build_key(uri, self._settings, secret), derive_key(values))
+        )
 
     def find_models(self, models: Iterable[ModelSource], key: str) -> dict[bytes, list[str]]:
         """Return the names of the models that have a place, by the key of the pods with their Secret.
@@ -58,11 +62,12 @@ class PlaceIndex:
             for place in model.places:
                 scheme = find_scheme(place.storage_uri)
                 with suppress(Failure):
-                    if scheme and scheme.is_object_store and (keys := self._find_keys(place)).source == key:
+                    keys = self._find_keys(place) if scheme and scheme.is_object_store else None
+                    if keys and keys.source == key:
                         found.setdefault(keys.secret, []).append(model.name)
         return found
 
-    def _find_keys(self, place: ModelSource) -> PlaceKeys:
+    def _find_keys(self, place: ModelSource) -> PlaceKeys | None:
         name, known = (place.storage_uri, place.secret), self._keys
         if name not in known:
             known[name] = self.read_keys(place)

@@ -72,10 +72,10 @@ class Peers:
         Raises:
             Failure: SecretMissing or InvalidSecret.
         """
-        if not isinstance(source, RangedSource):
+        keys = await run_in_thread(self._places.read_keys, place) if isinstance(source, RangedSource) else None
+        if not isinstance(source, RangedSource) or keys is None:
             yield source
             return
-        keys = await run_in_thread(self._places.read_keys, place)
         folder = self._settings.downloads / place.name
         shared = PeerSource(source, listing, keys, folder, addresses=self._addresses, progress=progress)
         await shared.delete_pieces()  # those that an agent has kept that was killed: the model may need their space

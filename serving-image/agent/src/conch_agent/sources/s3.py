@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from obstore.store import S3Store
@@ -11,11 +12,15 @@ from obstore.store import S3Store
 from conch_agent.reasons import Failure
 from conch_agent.sources.base import Location
 from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
-from conch_agent.sources.s3_errors import TERMS
+from conch_agent.sources.s3_errors import TERMS, find_role_terms
+from conch_agent.sources.s3_role import RoleSession, find_web_identity
 from conch_agent.sources.s3_settings import KEYS, S3Settings, parse_settings
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import NO_HEADERS, build_options, build_retries
 from conch_agent.sources.store_errors import StoreTerms
+
+if TYPE_CHECKING:
+    from obstore.store import S3Credential
 
 __all__ = ["KEYS", "S3Source", "open_source"]
 
@@ -47,30 +52,41 @@ class S3Source(ObjectStoreSource):
         Raises:
             Failure: The bucket or a value of the Secret is invalid.
         """
-        super().__init__(uri, urlsplit(uri).path, _S3Bucket(parse_bucket(uri), parse_settings(secret)))
+        super().__init__(uri, urlsplit(uri).path, _S3Bucket(uri, parse_settings(secret)))
 
 
 class _S3Bucket:
     """A bucket of an S3 store, as in Bucket."""
 
-    def __init__(self, name: str, settings: S3Settings) -> None:
-        self.name = name
+    def __init__(self, uri: str, settings: S3Settings) -> None:
+        self.name = name = parse_bucket(uri)
         self.terms: StoreTerms = TERMS
         self.endpoint = settings.endpoint
         self.authorities = settings.authorities
-        self.is_signed = settings.is_signed
+        self._region = settings.region or os.environ.get("AWS_REGION") or _REGION
+        self._session = self._find_session(uri, settings)
+        self.is_signed = settings.is_signed or self._session is not None
+        if self._session:
+            self.terms = find_role_terms(self._session.role)
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
         self._settings = settings
-        host = f"s3.{settings.region or _REGION}.amazonaws.com"
+        host = f"s3.{self._region}.amazonaws.com"
         host = f"{name}.{host}" if settings.virtual_hosted else host
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)
 
-    def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> S3Store:  # noqa: ARG002  the protocol's
+    def _find_session(self, uri: str, settings: S3Settings) -> RoleSession | None:
+        """Return the session of the pod's role; None: the Secret has credentials, or the store is public."""
+        host = f"sts.{self._region}.amazonaws.com"
+        service = settings.token_service or Endpoint(f"https://{host}", host, 443)
+        identity = find_web_identity(service) if settings.takes_role else None
+        return RoleSession(uri, identity, settings.authorities) if identity else None
+
+    def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> S3Store:
         """Return the client, as in Bucket."""
         settings = self._settings
         # Without credentials and AWS_SKIP_SIGNATURE the client would request them from the cloud's metadata server.
-        config: dict[str, Any] = {"AWS_REGION": settings.region or _REGION, "AWS_SKIP_SIGNATURE": not self.is_signed}
+        config: dict[str, Any] = {"AWS_REGION": self._region, "AWS_SKIP_SIGNATURE": not self.is_signed}
         optional = {
             "AWS_ACCESS_KEY_ID": settings.access_key_id,
             "AWS_SECRET_ACCESS_KEY": settings.secret_access_key,
@@ -85,4 +101,20 @@ class _S3Bucket:
             config=config,  # type: ignore[arg-type]
             client_options=build_options(proxy),  # type: ignore[arg-type]
             retry_config=build_retries(),
+            credential_provider=_build_provider(self._session, on_failure) if self._session else None,
         )
+
+
+def _build_provider(
+    session: RoleSession, on_failure: Callable[[Failure], None]
+) -> Callable[[], Coroutine[Any, Any, S3Credential]]:
+    """Return the client's source of credentials, which reports failures: the client replaces them by its own error."""
+
+    async def provide() -> S3Credential:
+        try:
+            return await session.read()
+        except Failure as failure:
+            on_failure(failure)
+            raise
+
+    return provide

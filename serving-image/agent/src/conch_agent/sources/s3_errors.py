@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from conch_agent.reasons import Failure
@@ -52,6 +53,20 @@ TERMS: Final = StoreTerms(
     wrong_endpoint="Does AWS_ENDPOINT_URL name an S3 endpoint? A console or a proxy often has another port.",
     wrong_region=_REMEDIES["PermanentRedirect"],
 )
+
+
+def find_role_terms(role: str) -> StoreTerms:
+    """Return the terms for requests with the credentials of a role.
+
+    Args:
+        role: The role's ARN.
+    """
+    return replace(
+        TERMS,
+        credentials=f"the policies of the role {role}",
+        origin="of the pod",
+        rights="they permit to list and read",
+    )
 
 
 def classify(error: Exception, uri: str, bucket: str, endpoint: str) -> Failure:

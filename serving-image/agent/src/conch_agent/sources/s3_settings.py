@@ -36,6 +36,7 @@ class S3Settings:
         session_token: Token of temporary credentials.
         region: The region.
         endpoint: The store's address.
+        token_service: The address of the token service, where it is not Amazon's.
         allow_http: True to allow an endpoint without TLS.
         virtual_hosted: True to put the bucket into the host name.
         skip_signature: True to send no credentials.
@@ -49,6 +50,7 @@ class S3Settings:
     session_token: str | None = None
     region: str | None = None
     endpoint: Endpoint | None = None
+    token_service: Endpoint | None = None
     allow_http: bool = False
     virtual_hosted: bool = False
     skip_signature: bool = False
@@ -57,8 +59,14 @@ class S3Settings:
     unknown: tuple[str, ...] = ()
 
     @property
+    def takes_role(self) -> bool:
+        """True if the credentials may be those of the pod: of a store for which they are, and without others."""
+        is_of_role = self.endpoint is None or self.token_service is not None
+        return self.access_key_id is None and not self.skip_signature and is_of_role
+
+    @property
     def is_signed(self) -> bool:
-        """True if requests are signed. Without credentials the store is public."""
+        """True if requests are signed with credentials of the Secret. Without any the store is public."""
         return self.access_key_id is not None and not self.skip_signature
 
 
@@ -88,6 +96,7 @@ KEYS: Final[Mapping[str, SettingKey]] = {
         "region", _parse_region, "Write a region such as us-east-1"
     ),  # after the default, which it overrides
     "AWS_ENDPOINT_URL": SettingKey("endpoint", _parse_endpoint, WRITE_ENDPOINT),
+    "AWS_ENDPOINT_URL_STS": SettingKey("token_service", _parse_endpoint, WRITE_ENDPOINT),
     "AWS_ALLOW_HTTP": SettingKey("allow_http", parse_switch, WRITE_SWITCH),
     "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": SettingKey("virtual_hosted", parse_switch, WRITE_SWITCH),
     "AWS_SKIP_SIGNATURE": SettingKey("skip_signature", parse_switch, WRITE_SWITCH),
@@ -109,7 +118,8 @@ def parse_settings(secret: Mapping[str, str]) -> S3Settings:
     values = parse_values(secret, KEYS)
     settings = S3Settings(**values, unknown=tuple(sorted(set(secret) - set(KEYS))))
     _check_credentials(settings)
-    check_plain_http(settings.endpoint, "AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP", allowed=settings.allow_http)
+    for name, endpoint in (("AWS_ENDPOINT_URL", settings.endpoint), ("AWS_ENDPOINT_URL_STS", settings.token_service)):
+        check_plain_http(endpoint, name, "AWS_ALLOW_HTTP", allowed=settings.allow_http)
     return settings
 
 

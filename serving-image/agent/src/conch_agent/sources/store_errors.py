@@ -46,6 +46,7 @@ class StoreTerms:
             place of the remedy for refused credentials.
         wrong_endpoint: The remedy for an answer that is not such a store's.
         wrong_region: The remedy for a bucket of another region.
+        origin: Where these credentials are.
         noun: The store's word for a bucket.
         unknown_host: The remedy for a host name of the provider that cannot be resolved, a sentence without its full
             stop; empty: that of other hosts.
@@ -62,6 +63,7 @@ class StoreTerms:
     remedies: Mapping[str, str]
     wrong_endpoint: str
     wrong_region: str
+    origin: str = "in the storage Secret"
     noun: str = "bucket"
     unknown_host: str = ""
     read_details: Callable[[Answer], str] = read_details
@@ -186,7 +188,7 @@ def _build_denied(answer: Answer, target: Target, terms: StoreTerms) -> Failure:
     if answer.code in terms.remedies:
         remedy = terms.remedies[answer.code]
     elif target.is_signed:
-        remedy = f"Check {terms.credentials} in the storage Secret, and that {terms.rights} {target.bucket!r}."
+        remedy = f"Check {terms.credentials} {terms.origin}, and that {terms.rights} {target.bucket!r}."
     else:
         has = f" (it has {', '.join(target.unknown[:8])}, which set nothing)" if target.unknown else ""
         remedy = (

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from conch_agent.job import Job
-from conch_agent.process_end import end_before_finalization
 from conch_agent.reasons import Reason
 from conch_agent.triton import TritonError, TritonUnavailableError
 from conch_agent.warmup.folder import fetch_requests
@@ -20,6 +19,7 @@ from conch_agent.warmup.plan import plan_calls
 from conch_agent.warmup.rounds import count_connections
 from conch_agent.warmup.run import WarmupRun
 from conch_contract import ModelManifest, ModelSource, Warmup, WarmupReport, names
+from conch_contract.process_end import end_before_finalization
 from conch_contract.revision_jobs import WARMUP
 from conch_contract.warmup import WARMED_UP
 

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import atexit, sys
-from conch_agent.process_end import end_before_finalization
+from conch_contract.process_end import end_before_finalization
 
 def finalize(*_):
     print("finalized", flush=True)

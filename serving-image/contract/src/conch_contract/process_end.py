@@ -50,6 +50,6 @@ def _flush() -> bool:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except (OSError, ValueError):  # no space, or nobody reads it; or it is closed
+    except (OSError, ValueError):  # no space, a pipe without a reader, or a closed file
         return False
     return True

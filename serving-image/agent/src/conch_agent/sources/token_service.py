@@ -1,0 +1,116 @@
+"""Servers that exchange one kind of credentials for temporary ones: Microsoft Entra ID, and AWS's token service.
+
+The agent sends these requests itself, and not the client of the store: the address is checked as that of a store, no
+redirect is followed, and the failures have causes and remedies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+
+from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.answer import Answer, read_body
+from conch_agent.sources.connection import build_context, explain
+from conch_agent.sources.destinations import CheckedResolver, Destinations
+from conch_agent.sources.secret_settings import Endpoint
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
+_LONGEST: Final = 64 * 1024
+_UNTRUSTED: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
+
+
+@dataclass(frozen=True)
+class TokenService:
+    """One such server.
+
+    Attributes:
+        uri: The storageUri, with which messages begin.
+        endpoint: The server's address.
+        setting: The key of its address in the storage Secret.
+        authorities: PEM certificates to trust for it beside those of the image.
+    """
+
+    uri: str
+    endpoint: Endpoint
+    setting: str
+    authorities: str | None
+
+    async def post(self, path: str, form: Mapping[str, str]) -> str:
+        """Return the body of the answer to a form.
+
+        Args:
+            path: The path at the server.
+            form: The fields of the form.
+
+        Raises:
+            RefusedError: The answer has another status than 200.
+            Failure: Unreachable, or FetchFailed for an address that is refused.
+        """
+        endpoint = self.endpoint
+        try:
+            destinations = Destinations(endpoint.host)
+            destinations.check(endpoint.host, ())
+            connector = aiohttp.TCPConnector(
+                resolver=CheckedResolver(destinations), ssl=build_context(self.authorities)
+            )
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session,
+                session.post(f"{endpoint.url}{path}", data=dict(form), allow_redirects=False) as answer,
+            ):
+                body = bytearray()
+                async for chunk in answer.content.iter_chunked(_LONGEST):
+                    body += chunk
+                    if len(body) > _LONGEST:
+                        break
+                status, phrase, text = answer.status, answer.reason or "", body.decode(errors="replace").strip()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            problem = explain(error, endpoint.host, endpoint.port)
+            remedy = _UNTRUSTED if problem.is_untrusted else problem.remedy
+            raise self.build_failure(f"cannot be reached: {problem.cause}", remedy, Reason.UNREACHABLE) from None
+        except ValueError as error:  # of the address
+            raise self.build_failure(f"is refused: {error}", f"Correct {self.setting}") from None
+        if status != 200:
+            raise RefusedError(read_body(status, phrase, text))
+        return text
+
+    def build_refused(self, answer: Answer, whom: str, remedy: str) -> Failure:
+        """Return the failure of an answer with another status than 200.
+
+        Args:
+            answer: The answer.
+            whom: What the server has refused, such as `the service principal`.
+            remedy: What to do about that.
+        """
+        words, status = answer.words, answer.status_line
+        if 400 <= answer.status < 500 and answer.status not in {404, 408, 429}:
+            return self.build_failure(f"refused {whom} ({words})", remedy, Reason.ACCESS_DENIED)
+        cause = f"answered {status}" + ("" if words == status else f" ({words})")
+        if answer.status == 429 or answer.status >= 500:
+            return self.build_failure(cause, "The agent tries again", is_outage=True)
+        return self.build_failure(cause, f"Correct {self.setting}")
+
+    def build_failure(
+        self, cause: str, remedy: str, reason: Reason = Reason.FETCH_FAILED, *, is_outage: bool = False
+    ) -> Failure:
+        """Return a failure of the exchange.
+
+        Args:
+            cause: What follows the server's address in the message.
+            remedy: What to do, without a full stop.
+            reason: The reason.
+            is_outage: As in Failure.
+        """
+        message = f"{self.uri}: {self.endpoint.url}, which issues the tokens, {cause}. {remedy}."
+        return Failure(reason, message, is_outage=is_outage)
+
+
+class RefusedError(Exception):
+    """The server has answered with another status than 200."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.words)
+        self.answer = answer
