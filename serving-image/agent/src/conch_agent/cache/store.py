@@ -42,6 +42,11 @@ class Cache:
         self._blobs = Blobs(folders.blobs)
         self._max_bytes = max_bytes
 
+    @property
+    def has_limit(self) -> bool:
+        """True if the size of the cache is limited beside that of its file system."""
+        return self._max_bytes > 0
+
     async def fetch(self, item: Item, download: Download, target: Path) -> Record:
         """Link a file into a folder of the pod, after this or another pod has downloaded it; return its record.
 

@@ -46,6 +46,10 @@ def find_interpreter() -> Interpreter:
     if program is None:
         message = "EXECUTION_ENV_PATH names a requirements.txt, for which the image needs python3."
         raise Failure(Reason.INVALID_CONFIG, message)
-    text = subprocess.run([program, "-c", _PROGRAM], capture_output=True, text=True, check=True).stdout
-    base, version, platform, packages = json.loads(text)
+    try:
+        text = subprocess.run([program, "-c", _PROGRAM], capture_output=True, text=True, check=True, timeout=60).stdout
+        base, version, platform, packages = json.loads(text)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        message = f"EXECUTION_ENV_PATH names a requirements.txt, and {program} of the image fails: {error}."
+        raise Failure(Reason.INVALID_CONFIG, message) from None
     return Interpreter(program, base, version, platform, tuple(packages))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from conch_agent.cache import Cache, CachedSource
+from conch_agent.cache import Cache, CachedSource, CacheUnusableError
 from conch_agent.download import Progress
 from conch_agent.environments.install import install
 from conch_agent.environments.interpreter import Interpreter, find_interpreter
@@ -94,8 +94,10 @@ class Environments:
                 built = self._shared / "built"
                 await run_in_thread(built.mkdir)
                 await install(requirements, interpreter, built, self.place, self.index)
-                await run_in_thread(_share, built, cache, key)
+                number = await run_in_thread(_share, built, cache, key)
                 items = await run_in_thread(cache.find_archives, key)
+                if len(items) != number:
+                    raise CacheUnusableError("the packages have a file whose name no model may have")
             await Fetch(CachedSource(self.place, items), self._shared, 0, Progress(), cache).run(Listing(items))
 
     def _has(self, key: str) -> bool:
@@ -105,11 +107,22 @@ class Environments:
             return False
 
 
-def _share(folder: Path, cache: Cache, key: str) -> None:
-    """Make blobs of all files, also of those that are no files of a model: packages may have hidden ones."""
+def _share(folder: Path, cache: Cache, key: str) -> int:
+    """Make blobs of all files, also of those that are no files of a model: packages may have hidden ones.
+
+    Args:
+        folder: The folder of the packages.
+        cache: The cache, on the same file system.
+        key: Key of the environment.
+
+    Returns:
+        The number of the files.
+    """
     files = [path for path in folder.rglob("*") if path.is_file()]
-    cache.make_space(sum(path.stat().st_size for path in files), 0)
+    if cache.has_limit:  # the files are on its disk already, and count for its size once they are blobs
+        cache.make_space(sum(path.stat().st_size for path in files), 0)
     cache.write_archives(key, {path.relative_to(folder).as_posix(): cache.add(path) for path in files})
+    return len(files)
 
 
 def compute_key(requirements: Requirements, interpreter: Interpreter, index: str = "") -> str:

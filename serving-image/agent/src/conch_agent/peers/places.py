@@ -11,7 +11,7 @@ from conch_agent.peers.piece import PlaceKeys, derive_key
 from conch_agent.reasons import Failure
 from conch_agent.settings import Settings
 from conch_agent.sources import build_key, read_values
-from conch_agent.sources.s3_role import takes_role
+from conch_agent.sources.s3_settings import takes_role
 from conch_contract.manifest import ModelSource
 from conch_contract.schemes import find_scheme
 

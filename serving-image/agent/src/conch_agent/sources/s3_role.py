@@ -13,25 +13,21 @@ import datetime as dt
 import html
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import read_text
-from conch_agent.sources.s3_settings import parse_settings
+from conch_agent.sources.s3_settings import ROLE, TOKEN_FILE
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.token_service import RefusedError, TokenService
 from conch_agent.threads import run_in_thread
-from conch_contract.schemes import find_scheme
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential
 
 SERVICE: Final = "AWS_ENDPOINT_URL_STS"  # a key of the storage Secret
-_ROLE: Final = "AWS_ROLE_ARN"  # variables that EKS sets
-_FILE: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"
 _SESSION: Final = "conch"
 _MARGIN: Final = dt.timedelta(minutes=6)  # the client requests others five minutes before some expire
 _LONGEST_LIFE: Final = dt.timedelta(hours=12)  # of a role's session
@@ -64,24 +60,8 @@ def find_web_identity(service: Endpoint) -> WebIdentity | None:
     Args:
         service: The token service.
     """
-    role, token = os.environ.get(_ROLE, ""), os.environ.get(_FILE, "")
+    role, token = os.environ.get(ROLE, ""), os.environ.get(TOKEN_FILE, "")
     return WebIdentity(role, Path(token), service) if role and token else None
-
-
-def takes_role(uri: str, secret: Mapping[str, str]) -> bool:
-    """Return True if the role of this pod reads a source.
-
-    Args:
-        uri: The storageUri.
-        secret: Values of the storage Secret by key.
-
-    Raises:
-        Failure: InvalidSecret.
-    """
-    scheme = find_scheme(uri)
-    if scheme is None or scheme.name != "s3" or not (os.environ.get(_ROLE) and os.environ.get(_FILE)):
-        return False
-    return parse_settings(secret).takes_role
 
 
 class RoleSession:
@@ -124,7 +104,7 @@ class RoleSession:
         try:
             token = (await run_in_thread(read_text, self._identity.token.resolve(), _LONGEST)).strip()
         except (OSError, ValueError) as error:
-            message = f"{self._uri}: the token of {_FILE} cannot be read: {error}. Start the pod anew."
+            message = f"{self._uri}: the token of {TOKEN_FILE} cannot be read: {error}. Start the pod anew."
             raise Failure(Reason.ACCESS_DENIED, message) from None
         form = {
             "Action": "AssumeRoleWithWebIdentity",
