@@ -107,7 +107,7 @@ def test_an_agent_killed_in_a_download_goes_on_where_it_was(azurite: Azurite, po
     files = {"model.py": DOUBLE.encode(), "factor.py": b"FACTOR = 2", "weights.bin": weights}
     azurite.put("models", {f"killed/{name}": content for name, content in files.items()})
     line = Relay(azurite.port)
-    line.rate = 16 * 1024 * 1024
+    line.rate = 6 * 1024 * 1024  # half of it takes four seconds, so that the agent is killed before the end
     sas = make_container_sas("models")
     endpoint = f"http://127.0.0.1:{line.port}/{ACCOUNT}"
     pod.write_secret({**azurite.public, "AZURE_STORAGE_ENDPOINT": endpoint, "AZURE_STORAGE_SAS_TOKEN": sas})

@@ -34,7 +34,7 @@ def test_an_agent_killed_in_a_download_goes_on_where_it_was(store: Store, pod: P
     weights = os.urandom(SIZE)
     files = {"model.py": DOUBLE.encode(), "factor.py": b"FACTOR = 2", "weights.bin": weights}
     store.put("models", {f"killed/{name}": content for name, content in files.items()})
-    line.rate = 16 * 1024 * 1024
+    line.rate = 6 * 1024 * 1024  # half of it takes four seconds, so that the agent is killed before the end
     pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
     pod.write_manifest(build_python("s3://models/killed"))
     pod.start()

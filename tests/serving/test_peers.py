@@ -49,11 +49,12 @@ def make_pods(store: Store, line: Relay, tmp_path: Path) -> Iterator[MakePods]:
 
 
 def start_agents(pods: Sequence[Pod], source: ModelSource, others: Sequence[int] = ()) -> None:
-    """Start agents that know each other, and other ports."""
+    """Start agents that know each other, and other ports; all are live before one has its manifest."""
     ports = [*(pod.port for pod in pods), *others]
     for pod in pods:
-        pod.write_manifest(source)
         pod.start_agent(*(f"--peer=127.0.0.1:{port}" for port in ports))
+    for pod in pods:
+        pod.write_manifest(source)
 
 
 def until_laid_out(pods: Sequence[Pod]) -> None:
