@@ -6,7 +6,7 @@ import json
 import shlex
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -174,13 +174,20 @@ class Pod:
 
     def until_reason(self, reason: str, name: str = "m") -> ModelReport:
         """Wait for a model's reason; return its report."""
-        until(lambda: self.model(name).reason == reason, f"{name} has the reason {reason}", self.agent)
-        return self.model(name)
+        return self._until_report(lambda report: report.reason == reason, f"{name} has the reason {reason}", name)
 
     def until_reported(self, name: str = "m") -> ModelReport:
         """Wait until the report of a model is Ready, which follows when the agent has verified its content."""
-        until(lambda: self.model(name).state == ModelState.READY, f"{name} is reported ready", self.agent)
-        return self.model(name)
+        return self._until_report(lambda report: report.state == ModelState.READY, f"{name} is reported ready", name)
+
+    def _until_report(self, is_right: Callable[[ModelReport], bool], what: str, name: str) -> ModelReport:
+        """Return the report that is right: the next one may be that of a later manifest."""
+
+        def find() -> ModelReport | None:
+            report = self.model(name)
+            return report if is_right(report) else None
+
+        return until(find, what, self.agent)
 
     def infer(
         self,

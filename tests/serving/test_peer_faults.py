@@ -22,6 +22,7 @@ from conch_agent.settings import Settings
 from conch_agent.sources import build_key, read_values
 from conch_contract import Decryption, ModelSource, Verification
 from tests.serving.pod import Pod
+from tests.serving.processes import until
 from tests.serving.store import Store
 from tests.serving.test_lifecycle import SIZE, build_double, build_python
 from tests.serving.test_peers import (
@@ -84,7 +85,7 @@ def test_a_request_that_is_too_long_is_not_read(make_pods: MakePods) -> None:
     start_agents([pod], build_python("s3://models/none"))
     with pytest.raises(OSError, match=r"closed|reset"):
         urllib.request.urlopen(f"http://127.0.0.1:{pod.port}/pieces/{'x' * 20_000}", timeout=60)
-    assert pod.report.models
+    until(lambda: pod.report.models, "the agent goes on", pod.agent)
 
 
 def damage(file: Path) -> None:
