@@ -16,7 +16,7 @@ from conch_contract.sentences import join_words
 
 WARMUP: Final = PurePosixPath("warmup")  # Triton's names of the folders of its own data
 INITIAL_STATE: Final = PurePosixPath("initial_state")
-_MODEL_FOLDER: Final = "$$TRITON_MODEL_DIRECTORY/"
+MODEL_FOLDER: Final = "$$TRITON_MODEL_DIRECTORY/"  # in parameters, where Triton replaces it by the model folder
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def _find_files_beside(config: ModelConfig) -> Iterator[tuple[str, str]]:
     for output in config.output:
         yield "label_filename", output.label_filename
     for name, parameter in config.parameters.items():
-        if parameter.string_value.startswith(_MODEL_FOLDER):
-            yield f"parameters[{name!r}]", parameter.string_value.removeprefix(_MODEL_FOLDER)
+        if parameter.string_value.startswith(MODEL_FOLDER):
+            yield f"parameters[{name!r}]", parameter.string_value.removeprefix(MODEL_FOLDER)
     for warmup in config.model_warmup:
         for tensor in warmup.inputs.values():
             yield "input_data_file", tensor.input_data_file and f"{WARMUP}/{tensor.input_data_file}"

@@ -1,7 +1,7 @@
 """Python environments: the packages of a requirements.txt beside a Python model, built once and kept by their hash.
 
 Triton's Python backend takes the environment of the parameter EXECUTION_ENV_PATH: an archive of conda-pack, or a
-folder. Where the parameter names a requirements.txt of the model, the agent makes such a folder, `environment/` in the
+folder. Where the parameter names a requirements.txt of the model, the agent makes such a folder, `.environment/` in the
 model folder, as a virtual environment of the serving image's interpreter:
 
     pyvenv.cfg, bin/python3          lead to that interpreter

@@ -7,10 +7,11 @@ from typing import Final
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from conch_agent.model_files import MODEL_FOLDER
+
 FOLDER: Final = ".environment"  # in the model folder; no file of a model has a hidden name
 PARAMETER: Final = "EXECUTION_ENV_PATH"
 _FILE: Final = "requirements.txt"
-_MODEL_FOLDER: Final = "$$TRITON_MODEL_DIRECTORY/"  # Triton replaces it by the model folder
 
 
 def find_requirements(config: ModelConfig) -> PurePosixPath | None:
@@ -27,8 +28,8 @@ def find_requirements(config: ModelConfig) -> PurePosixPath | None:
     if PARAMETER not in config.parameters:
         return None
     text = config.parameters[PARAMETER].string_value
-    path = PurePosixPath(text.removeprefix(_MODEL_FOLDER))
-    return path if text.startswith(_MODEL_FOLDER) and path.name == _FILE else None
+    path = PurePosixPath(text.removeprefix(MODEL_FOLDER))
+    return path if text.startswith(MODEL_FOLDER) and path.name == _FILE else None
 
 
 def set_environment(config: ModelConfig) -> ModelConfig:
@@ -39,5 +40,5 @@ def set_environment(config: ModelConfig) -> ModelConfig:
     """
     changed = ModelConfig()
     changed.CopyFrom(config)
-    changed.parameters[PARAMETER].string_value = f"{_MODEL_FOLDER}{FOLDER}"
+    changed.parameters[PARAMETER].string_value = f"{MODEL_FOLDER}{FOLDER}"
     return changed
