@@ -75,7 +75,7 @@ def at_the_pause(kube: Kube, namespace: str) -> tuple[str, str]:
 
 
 def find_statuses(audit: Audit, namespace: str) -> list[str]:
-    """Find the writes of the status since the switch; one before it may still say how the revision came up."""
+    """Find the writes of the status since the switch; one before it may still be of the new revision."""
     writes = audit.writes(namespace)
     return [write for write in writes[writes.index("patch services magika") :] if "inferenceservices/status" in write]
 
