@@ -23,6 +23,8 @@ from tests.serving.processes import Process, until
 from tests.support.azure import ACCOUNT, CLIENT, CLIENT_SECRET, KEY, TENANT, VERSION, make_account_sas, make_token
 from tests.support.ports import free_port, listens
 
+POD_TOKEN = "token-of-the-service-account"
+
 
 class Azurite:
     """The emulator, with one account. With a certificate it speaks HTTPS alone, and takes tokens too."""
@@ -151,7 +153,12 @@ class Authority:
         assert (request.method, request.path) == ("POST", f"/{TENANT}/oauth2/v2.0/token")
         assert (form["grant_type"], form["client_id"]) == ("client_credentials", CLIENT)
         assert form["scope"] == "https://storage.azure.com/.default"
-        if form["client_secret"] != CLIENT_SECRET:
+        if "client_assertion" in form:
+            assert form["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+            if form["client_assertion"] != POD_TOKEN:
+                words = f"AADSTS700213: No matching federated identity record found for the app '{CLIENT}'."
+                return web.json_response({"error": "invalid_client", "error_description": words}, status=401)
+        elif form["client_secret"] != CLIENT_SECRET:
             words = f"AADSTS7000215: Invalid client secret provided. It is a secret of the app '{CLIENT}'."
             return web.json_response({"error": "invalid_client", "error_description": words}, status=401)
         body = json.dumps({"token_type": "Bearer", "expires_in": self.life, "access_token": make_token(self.life)})

@@ -14,8 +14,9 @@ from aiohttp import web
 from conch_agent.fetch import Fetch
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.az import AzSource
+from conch_agent.sources.az_settings import IDENTITY
 from conch_agent.sources.base import Source
-from tests.serving.azure import Authority, Azurite, serve
+from tests.serving.azure import POD_TOKEN, Authority, Azurite, serve
 from tests.serving.certificates import issued
 from tests.support.azure import ACCOUNT, CLIENT, CLIENT_SECRET, KEY, TENANT, make_container_sas
 
@@ -226,6 +227,44 @@ async def test_a_service_principal(tmp_path: Path) -> None:
             for _ in range(2):
                 assert (await source.list_files()).items
             assert authority.requests > 2
+    finally:
+        azurite.process.kill()
+
+
+async def test_the_identity_of_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, token = issued(tmp_path / "tls"), tmp_path / "token"
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate[0], certificate[1])
+    token.write_text(POD_TOKEN)
+    for name, value in zip(IDENTITY, (TENANT, CLIENT, str(token)), strict=True):
+        monkeypatch.setenv(name, value)
+    azurite = Azurite(tmp_path, certificate)
+    try:
+        azurite.make_container("models")
+        azurite.put("models", {"m/a": b"x"})
+        async with Authority().run(context) as authority:
+            addresses = {"AZURE_AUTHORITY_HOST": authority.url, "ca.crt": certificate[2].read_text()}
+            source = AzSource(f"az://{ACCOUNT}/models/m", azurite.public | addresses)
+            assert [str(item.path) for item in (await source.list_files()).items] == ["a"]
+            assert authority.requests == 1
+
+            token.write_text("another")
+            failure = await _failure(AzSource(f"az://{ACCOUNT}/models/m", azurite.public | addresses))
+            assert failure.reason == Reason.ACCESS_DENIED
+            assert f"refused the identity {CLIENT} to the pod's service account (AADSTS700213" in failure.message
+            assert "federated credential for the service account of spec.predictor.pod" in failure.message
+            token.unlink()
+            failure = await _failure(AzSource(f"az://{ACCOUNT}/models/m", azurite.public | addresses))
+            assert "the token of AZURE_FEDERATED_TOKEN_FILE cannot be read" in failure.message
+
+            del addresses["AZURE_AUTHORITY_HOST"]
+            for secret in (
+                addresses,
+                addresses | {"AZURE_AUTHORITY_HOST": authority.url, "AZURE_SKIP_SIGNATURE": "true"},
+            ):
+                failure = await _failure(AzSource(f"az://{ACCOUNT}/models/m", azurite.public | secret))
+                assert "No credentials were sent" in failure.message, "no token goes to another store"
+            assert authority.requests == 2
     finally:
         azurite.process.kill()
 

@@ -22,6 +22,7 @@ from conch_agent.peers.stored import find_kept, find_pieces, has_piece, read_pie
 from conch_agent.record import Record, read_record, write_record
 from conch_agent.settings import Settings
 from conch_agent.sources import build_key
+from conch_agent.sources.az_settings import IDENTITY
 from conch_agent.sources.base import Buffer, Item, Listing
 from conch_agent.sources.local import LocalSource
 from conch_agent.sources.ranged_reads import RANGE
@@ -227,13 +228,16 @@ async def test_addresses_of_both_families_are_known() -> None:
         ("s3://models/m", {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}, True),
         ("s3://models/m", {"AWS_SKIP_SIGNATURE": "true"}, True),
         ("s3://models/m", {"AWS_ENDPOINT_URL": "https://store.example"}, True),
+        ("az://account/models/m", {}, False),
+        ("az://account/models/m", {"AZURE_SKIP_SIGNATURE": "true"}, True),
+        ("az://account/models/m", {"AZURE_STORAGE_ENDPOINT": "https://store.example"}, True),
         ("gs://models/m", {}, True),
     ],
 )
-def test_what_the_role_of_a_pod_reads_is_not_sent(
+def test_what_a_pod_reads_as_itself_is_not_sent(
     uri: str, secret: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_sent: bool
 ) -> None:
-    """Another pod may have no such role, and its request no key that shows it."""
+    """Another pod may not read it, and a request has no key that shows whether it may."""
     model = ModelSource(name="m", format="onnx", storage_uri=uri)
     settings, folder = Settings(root=tmp_path), tmp_path / "storage"
     folder.mkdir()
@@ -245,5 +249,7 @@ def test_what_the_role_of_a_pod_reads_is_not_sent(
     assert PlaceIndex(settings).find_models([model], key)
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/models")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/token")
+    for name in IDENTITY:
+        monkeypatch.setenv(name, "x")
     assert bool(PlaceIndex(settings).find_models([model], key)) is is_sent
     assert bool(PlaceIndex(settings).read_keys(model)) is is_sent

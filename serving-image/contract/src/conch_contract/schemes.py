@@ -219,6 +219,7 @@ _ROWS: Final = (
                 is_address=True,
             ),
             SecretKey("AZURE_ALLOW_HTTP", "`true` allows an `http://` endpoint"),
+            SecretKey("AZURE_SKIP_SIGNATURE", "`true` sends no credentials"),
             SecretKey("ca.crt", "PEM certificates to trust for the endpoint and the authority, as for s3"),
         ),
     ),

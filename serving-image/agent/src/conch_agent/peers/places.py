@@ -10,8 +10,7 @@ from typing import Final
 from conch_agent.peers.piece import PlaceKeys, derive_key
 from conch_agent.reasons import Failure
 from conch_agent.settings import Settings
-from conch_agent.sources import build_key, read_values
-from conch_agent.sources.s3_settings import takes_role
+from conch_agent.sources import build_key, read_values, takes_identity
 from conch_contract.manifest import ModelSource
 from conch_contract.schemes import find_scheme
 
@@ -32,7 +31,7 @@ class PlaceIndex:
         self._fresh_until = 0.0
 
     def read_keys(self, place: ModelSource) -> PlaceKeys | None:
-        """Return what pods have in common for a place; None: the role of this pod reads it, which others may not have.
+        """Return what pods have in common for a place; None: this pod reads it as itself, which others may not do.
 
         Args:
             place: The model at the place.
@@ -42,9 +41,9 @@ class PlaceIndex:
         """
         uri, secret = place.storage_uri, place.secret
         values = read_values(uri, self._settings, secret)
-        return (
-            None if takes_role(uri, values) else PlaceKeys(build_key(uri, self._settings, secret), derive_key(values))
-        )
+        if takes_identity(uri, values):
+            return None
+        return PlaceKeys(build_key(uri, self._settings, secret), derive_key(values))
 
     def find_models(self, models: Iterable[ModelSource], key: str) -> dict[bytes, list[str]]:
         """Return the names of the models that have a place, by the key of the pods with their Secret.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from conch_agent.sources.storage_secret import read_secret
 from conch_contract.schemes import SCHEMES, find_scheme
 from conch_contract.sentences import join_words
 
+_WITH_IDENTITY: Final = frozenset({"az", "s3"})  # schemes that a pod may read as itself
 _BEGINNINGS: Final = join_words((f"{name}://" for name in SCHEMES), "or")
 
 
@@ -79,4 +81,21 @@ def read_values(uri: str, settings: Settings, secret_name: str = "") -> dict[str
     return read_secret(settings.find_secret(secret_name), keys) if keys else {}
 
 
-__all__ = ["Source", "build_key", "open_source", "read_values"]
+def takes_identity(uri: str, secret: Mapping[str, str]) -> bool:
+    """Return True if the identity of this pod reads a source, and no credentials of a Secret.
+
+    Args:
+        uri: The storageUri.
+        secret: Values of the storage Secret by key.
+
+    Raises:
+        Failure: InvalidSecret.
+    """
+    scheme = find_scheme(uri)
+    if scheme is None or scheme.name not in _WITH_IDENTITY:
+        return False
+    settings = import_module(f"{__name__}.{scheme.name}_settings")
+    return bool(settings.takes_identity(secret))
+
+
+__all__ = ["Source", "build_key", "open_source", "read_values", "takes_identity"]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from obstore.store import AzureStore
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.az_credentials import AccountKey, Sas, ServicePrincipal
+from conch_agent.sources.az_credentials import AccountKey, Credential, FederatedIdentity, Sas, ServicePrincipal
 from conch_agent.sources.az_errors import find_terms
 from conch_agent.sources.az_settings import KEYS, AzSettings, parse_settings
 from conch_agent.sources.az_token import TokenSource
 from conch_agent.sources.base import Location
 from conch_agent.sources.object_store import ObjectStoreSource
+from conch_agent.sources.renewal import Renewal
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import NO_HEADERS, build_options, build_retries
 
@@ -95,10 +96,10 @@ class _Container:
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
         self._account = account
-        self._credential = credential
-        self._tokens = (
-            TokenSource(uri, credential, settings.authorities) if isinstance(credential, ServicePrincipal) else None
-        )
+        self._credential: Credential | None = credential
+        self._renewal: Renewal[AzureBearerToken] | None = None
+        if isinstance(credential, ServicePrincipal | FederatedIdentity):
+            self._renewal = Renewal(TokenSource(uri, credential, settings.authorities).request)
 
     def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> AzureStore:
         """Return the client, as in Bucket."""
@@ -114,7 +115,7 @@ class _Container:
             config=config,  # type: ignore[arg-type]
             client_options=options,  # type: ignore[arg-type]
             retry_config=build_retries(),
-            credential_provider=_build_provider(self._tokens, on_failure) if self._tokens else None,
+            credential_provider=self._renewal.build_provider(on_failure) if self._renewal else None,
         )
 
     def _build_credential(self) -> dict[str, Any]:
@@ -130,18 +131,3 @@ class _Container:
                 return {"credential_type": "sas_token", "sas_key": token}
             case _:
                 return {"credential_type": "bearer_token", "token": "", "skip_signature": not self.is_signed}
-
-
-def _build_provider(
-    tokens: TokenSource, on_failure: Callable[[Failure], None]
-) -> Callable[[], Coroutine[Any, Any, AzureBearerToken]]:
-    """Return the client's source of tokens, which reports failures: the client replaces them by an error of its own."""
-
-    async def provide() -> AzureBearerToken:
-        try:
-            return await tokens.read()
-        except Failure as failure:
-            on_failure(failure)
-            raise
-
-    return provide

@@ -1,10 +1,11 @@
-"""The credentials of Azure Blob Storage: a key of the account, a shared access signature, or a service principal."""
+"""The credentials of Azure Blob Storage: a key of the account, a shared access signature, or an identity."""
 
 from __future__ import annotations
 
 import base64
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -51,6 +52,26 @@ class ServicePrincipal:
     client_id: str
     client_secret: str
     authority: Endpoint
+
+
+@dataclass(frozen=True)
+class FederatedIdentity:
+    """An identity of Microsoft Entra ID that trusts the service account of the pod.
+
+    Attributes:
+        tenant: Id of the tenant, or a domain of it.
+        client_id: Id of the application or managed identity.
+        token: The file with the service account's token, which is renewed.
+        authority: The server of its tokens.
+    """
+
+    tenant: str
+    client_id: str
+    token: Path
+    authority: Endpoint
+
+
+Credential = AccountKey | Sas | ServicePrincipal | FederatedIdentity
 
 
 def parse_account_key(text: str) -> AccountKey:

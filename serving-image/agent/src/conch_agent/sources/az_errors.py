@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from conch_agent.sources.answer import Answer
-from conch_agent.sources.az_credentials import AccountKey, Sas, ServicePrincipal
+from conch_agent.sources.az_credentials import AccountKey, Credential, FederatedIdentity, Sas, ServicePrincipal
 from conch_agent.sources.store_errors import StoreTerms
 
 _BUSY: Final = "The store is overloaded or limits requests; the agent tries again."
@@ -104,10 +104,16 @@ _BY_CREDENTIAL: Final = {
         credentials="AZURE_CLIENT_ID",
         rights="its service principal has the role Storage Blob Data Reader on",
     ),
+    FederatedIdentity: replace(
+        _SIGNED,
+        credentials="AZURE_CLIENT_ID",
+        rights="this identity has the role Storage Blob Data Reader on",
+        origin="of the pod",
+    ),
 }
 
 
-def find_terms(credential: AccountKey | Sas | ServicePrincipal | None) -> StoreTerms:
+def find_terms(credential: Credential | None) -> StoreTerms:
     """Return the terms for requests with some credentials.
 
     Args:

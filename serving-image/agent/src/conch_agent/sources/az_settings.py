@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from conch_agent.sources.az_credentials import (
     AccountKey,
+    Credential,
+    FederatedIdentity,
     Sas,
     ServicePrincipal,
     parse_account_key,
@@ -35,6 +39,8 @@ from conch_agent.sources.storage_secret import build_invalid_secret
 
 AUTHORITY: Final = Endpoint("https://login.microsoftonline.com", "login.microsoftonline.com", 443)
 
+IDENTITY: Final = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE")  # that Azure adds to pods
+
 _WRITE_KEY: Final = "Write a key of the storage account, as az storage account keys list prints it"
 _WRITE_SAS: Final = (
     "Write the SAS token of a container, as az storage container generate-sas --permissions rl prints it"
@@ -57,13 +63,15 @@ class AzSettings:
         credential: The credentials; None: the container is public.
         endpoint: The address of the account.
         allow_http: True to allow an endpoint without TLS.
+        skip_signature: True to send no credentials.
         authorities: PEM certificates, without other text.
         unknown: The Secret's keys that set nothing here.
     """
 
-    credential: AccountKey | Sas | ServicePrincipal | None = None
+    credential: Credential | None = None
     endpoint: Endpoint | None = None
     allow_http: bool = False
+    skip_signature: bool = False
     authorities: str | None = None
     unknown: tuple[str, ...] = ()
 
@@ -99,6 +107,7 @@ KEYS: Final[Mapping[str, SettingKey]] = {
     "AZURE_AUTHORITY_HOST": SettingKey("authority", _parse_authority, f"Write a URL such as {AUTHORITY.url}"),
     "AZURE_STORAGE_ENDPOINT": SettingKey("endpoint", _parse_endpoint, _WRITE_ENDPOINT),
     "AZURE_ALLOW_HTTP": SettingKey("allow_http", parse_switch, WRITE_SWITCH),
+    "AZURE_SKIP_SIGNATURE": SettingKey("skip_signature", parse_switch, WRITE_SWITCH),
     "ca.crt": SettingKey("authorities", parse_authorities, WRITE_CERTIFICATES),
 }
 
@@ -143,11 +152,50 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
                 raise build_invalid_secret(name, what, f"{KEYS[name].write}, or remove the others")
 
 
-def _pop_credential(values: dict[str, Any]) -> AccountKey | Sas | ServicePrincipal | None:
+def _pop_credential(values: dict[str, Any]) -> Credential | None:
     """Return the credentials, and remove them from the settings."""
-    authority: Endpoint = values.pop("authority", AUTHORITY)
-    if "tenant" in values:
-        return ServicePrincipal(values.pop("tenant"), values.pop("client_id"), values.pop("client_secret"), authority)
+    authority: Endpoint | None = values.pop("authority", None)
     key: AccountKey | None = values.pop("account_key", None)
     sas: Sas | None = values.pop("sas", None)
-    return key or sas
+    names = ("tenant", "client_id", "client_secret")
+    tenant, client_id, client_secret = (values.pop(name, None) for name in names)
+    if values.get("skip_signature"):
+        return None
+    if client_secret:
+        return ServicePrincipal(tenant, client_id, client_secret, authority or AUTHORITY)
+    return key or sas or _find_identity(authority, has_endpoint="endpoint" in values)
+
+
+def _find_identity(authority: Endpoint | None, *, has_endpoint: bool) -> FederatedIdentity | None:
+    """Return the identity of the pod; None: the container has none, or the endpoint may be another store's.
+
+    A token is sent as it is, so that a server that has it can use it: one that is named needs its authority beside it.
+
+    Args:
+        authority: The server of tokens in the storage Secret; None: that of the pod.
+        has_endpoint: True if the Secret has an endpoint.
+    """
+    tenant, client_id, token = (os.environ.get(name, "") for name in IDENTITY)
+    if not (tenant and client_id and token) or (has_endpoint and authority is None):
+        return None
+    if authority is None:
+        try:
+            authority = _parse_authority(os.environ.get("AZURE_AUTHORITY_HOST", AUTHORITY.url))
+        except WrongFormError:
+            authority = AUTHORITY
+    return FederatedIdentity(tenant, client_id, Path(token), authority)
+
+
+def takes_identity(secret: Mapping[str, str]) -> bool:
+    """Return True if the identity of this pod reads a source.
+
+    Args:
+        secret: Values of the storage Secret by key.
+
+    Raises:
+        Failure: InvalidSecret.
+    """
+    if not all(os.environ.get(name) for name in IDENTITY):
+        return False
+    account = secret.get("AZURE_STORAGE_ACCOUNT_NAME", "").strip()
+    return isinstance(parse_settings(secret, account).credential, FederatedIdentity)

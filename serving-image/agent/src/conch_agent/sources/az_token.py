@@ -1,27 +1,33 @@
-"""Tokens of a service principal: the client credentials flow of Microsoft Entra ID (OAuth 2.0, RFC 6749, section 4.4).
+"""Tokens of Microsoft Entra ID: the client credentials flow (OAuth 2.0, RFC 6749, section 4.4).
 
-The protocol is in https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow.
+A service principal shows its secret, and the identity of a pod the token of its service account. The protocol is in
+https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow.
 """
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import re
 from typing import TYPE_CHECKING, Final
 
 from conch_agent.reasons import Failure
 from conch_agent.sources.answer import Answer
-from conch_agent.sources.az_credentials import ServicePrincipal
-from conch_agent.sources.token_service import RefusedError, TokenService
+from conch_agent.sources.az_credentials import FederatedIdentity, ServicePrincipal
+from conch_agent.sources.az_settings import IDENTITY
+from conch_agent.sources.token_service import RefusedError, TokenService, read_pod_token
+from conch_agent.threads import run_in_thread
 from conch_contract.parsing import parse_json
 
 if TYPE_CHECKING:
     from obstore.store import AzureBearerToken
 
 _SCOPE: Final = "https://storage.azure.com/.default"
+_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523, section 2.2
+_TRUST: Final = (
+    "Check that the identity has a federated credential for the service account of"
+    " spec.predictor.pod.serviceAccountName and the cluster's issuer"
+)
 _AUTHORITY: Final = "AZURE_AUTHORITY_HOST"
-_MARGIN: Final = dt.timedelta(minutes=6)  # the client requests another token five minutes before one expires
 _LONGEST_LIFE: Final = 24 * 3600  # seconds
 _CODE: Final = re.compile(r"AADSTS\d+")
 # Remedies by code: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
@@ -35,42 +41,37 @@ _REMEDIES: Final = {
 
 
 class TokenSource:
-    """Returns the token of a service principal, and requests another one before it expires."""
+    """Requests tokens of one identity."""
 
-    def __init__(self, uri: str, principal: ServicePrincipal, authorities: str | None) -> None:
+    def __init__(self, uri: str, principal: ServicePrincipal | FederatedIdentity, authorities: str | None) -> None:
         """Create the source.
 
         Args:
             uri: The storageUri, with which messages begin.
-            principal: The service principal.
+            principal: The service principal, or the identity of the pod.
             authorities: PEM certificates to trust for the authority beside those of the image.
         """
+        self._uri = uri
         self._principal = principal
         self._service = TokenService(uri, principal.authority, _AUTHORITY, authorities)
-        self._lock = asyncio.Lock()
-        self._token: AzureBearerToken | None = None
 
-    async def read(self) -> AzureBearerToken:
-        """Return a token that is valid for at least `_MARGIN`.
+    async def request(self, now: dt.datetime) -> AzureBearerToken:
+        """Request a token.
+
+        Args:
+            now: The time.
 
         Raises:
             Failure: AccessDenied where the authority refuses the credentials, Unreachable, or FetchFailed for other
                 answers.
         """
-        async with self._lock:
-            now = dt.datetime.now(dt.UTC)
-            if self._token is None or (self._token["expires_at"] or now) < now + _MARGIN:
-                self._token = await self._request(now)
-            return self._token
-
-    async def _request(self, now: dt.datetime) -> AzureBearerToken:
         principal = self._principal
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": principal.client_id,
-            "client_secret": principal.client_secret,
-            "scope": _SCOPE,
-        }
+        form = {"grant_type": "client_credentials", "client_id": principal.client_id, "scope": _SCOPE}
+        if isinstance(principal, ServicePrincipal):
+            form["client_secret"] = principal.client_secret
+        else:
+            form["client_assertion_type"] = _ASSERTION
+            form["client_assertion"] = await run_in_thread(read_pod_token, self._uri, principal.token, IDENTITY[-1])
         try:
             body = await self._service.post(f"/{principal.tenant}/oauth2/v2.0/token", form)
         except RefusedError as error:
@@ -88,5 +89,8 @@ class TokenSource:
     def _build_refused(self, answer: Answer) -> Failure:
         code = _CODE.search(answer.words)
         remedy = _REMEDIES.get(code[0] if code else "", "")
+        if isinstance(self._principal, FederatedIdentity):
+            whom = f"the identity {self._principal.client_id} to the pod's service account"
+            return self._service.build_refused(answer, whom, remedy or _TRUST)
         remedy = remedy or "Check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
         return self._service.build_refused(answer, "the service principal", remedy)

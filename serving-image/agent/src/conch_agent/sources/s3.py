@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -12,8 +12,9 @@ from obstore.store import S3Store
 from conch_agent.reasons import Failure
 from conch_agent.sources.base import Location
 from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
+from conch_agent.sources.renewal import Renewal
 from conch_agent.sources.s3_errors import TERMS, find_role_terms
-from conch_agent.sources.s3_role import RoleSession, find_web_identity
+from conch_agent.sources.s3_role import RoleSession, WebIdentity, find_web_identity
 from conch_agent.sources.s3_settings import KEYS, S3Settings, parse_settings
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import NO_HEADERS, build_options, build_retries
@@ -64,10 +65,12 @@ class _S3Bucket:
         self.endpoint = settings.endpoint
         self.authorities = settings.authorities
         self._region = settings.region or os.environ.get("AWS_REGION") or _REGION
-        self._session = self._find_session(uri, settings)
-        self.is_signed = settings.is_signed or self._session is not None
-        if self._session:
-            self.terms = find_role_terms(self._session.role)
+        identity = self._find_identity(settings)
+        self.is_signed = settings.is_signed or identity is not None
+        self._renewal: Renewal[S3Credential] | None = None
+        if identity:
+            self.terms = find_role_terms(identity.role)
+            self._renewal = Renewal(RoleSession(uri, identity, settings.authorities).request)
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
         self._settings = settings
@@ -75,12 +78,11 @@ class _S3Bucket:
         host = f"{name}.{host}" if settings.virtual_hosted else host
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)
 
-    def _find_session(self, uri: str, settings: S3Settings) -> RoleSession | None:
-        """Return the session of the pod's role; None: the Secret has credentials, or the store is public."""
+    def _find_identity(self, settings: S3Settings) -> WebIdentity | None:
+        """Return the role of the pod; None: the Secret has credentials, or the store is public."""
         host = f"sts.{self._region}.amazonaws.com"
         service = settings.token_service or Endpoint(f"https://{host}", host, 443)
-        identity = find_web_identity(service) if settings.takes_role else None
-        return RoleSession(uri, identity, settings.authorities) if identity else None
+        return find_web_identity(service) if settings.takes_role else None
 
     def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> S3Store:
         """Return the client, as in Bucket."""
@@ -101,20 +103,5 @@ class _S3Bucket:
             config=config,  # type: ignore[arg-type]
             client_options=build_options(proxy),  # type: ignore[arg-type]
             retry_config=build_retries(),
-            credential_provider=_build_provider(self._session, on_failure) if self._session else None,
+            credential_provider=self._renewal.build_provider(on_failure) if self._renewal else None,
         )
-
-
-def _build_provider(
-    session: RoleSession, on_failure: Callable[[Failure], None]
-) -> Callable[[], Coroutine[Any, Any, S3Credential]]:
-    """Return the client's source of credentials, which reports failures: the client replaces them by its own error."""
-
-    async def provide() -> S3Credential:
-        try:
-            return await session.read()
-        except Failure as failure:
-            on_failure(failure)
-            raise
-
-    return provide

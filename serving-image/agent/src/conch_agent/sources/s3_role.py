@@ -8,7 +8,6 @@ https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentit
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import html
 import os
@@ -17,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from conch_agent.reasons import Failure, Reason
-from conch_agent.record import read_text
 from conch_agent.sources.s3_settings import ROLE, TOKEN_FILE
 from conch_agent.sources.secret_settings import Endpoint
-from conch_agent.sources.token_service import RefusedError, TokenService
+from conch_agent.sources.token_service import RefusedError, TokenService, read_pod_token
 from conch_agent.threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -29,9 +26,7 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "AWS_ENDPOINT_URL_STS"  # a key of the storage Secret
 _SESSION: Final = "conch"
-_MARGIN: Final = dt.timedelta(minutes=6)  # the client requests others five minutes before some expire
 _LONGEST_LIFE: Final = dt.timedelta(hours=12)  # of a role's session
-_LONGEST: Final = 64 * 1024  # bytes of a token
 _FIELD: Final = r"<{name}>\s*([^<>\s]+)\s*</{name}>"
 _REMEDY: Final = (
     "Check that the trust policy of the role names the service account of spec.predictor.pod.serviceAccountName and the"
@@ -65,7 +60,7 @@ def find_web_identity(service: Endpoint) -> WebIdentity | None:
 
 
 class RoleSession:
-    """Returns the temporary credentials of a role, and requests others before they expire."""
+    """Requests the temporary credentials of a role."""
 
     def __init__(self, uri: str, identity: WebIdentity, authorities: str | None) -> None:
         """Create the session.
@@ -77,35 +72,20 @@ class RoleSession:
         """
         self._identity = identity
         self._service = TokenService(uri, identity.service, SERVICE, authorities)
-        self._lock = asyncio.Lock()
-        self._credential: S3Credential | None = None
         self._uri = uri
 
-    @property
-    def role(self) -> str:
-        """The role's ARN."""
-        return self._identity.role
+    async def request(self, now: dt.datetime) -> S3Credential:
+        """Request credentials.
 
-    async def read(self) -> S3Credential:
-        """Return credentials that are valid for at least `_MARGIN`.
+        Args:
+            now: The time.
 
         Raises:
             Failure: AccessDenied where the token service refuses the token, or there is none; Unreachable; or
                 FetchFailed for other answers.
         """
-        async with self._lock:
-            now = dt.datetime.now(dt.UTC)
-            if self._credential is None or (self._credential["expires_at"] or now) < now + _MARGIN:
-                self._credential = await self._request(now)
-            return self._credential
-
-    async def _request(self, now: dt.datetime) -> S3Credential:
         role = self._identity.role
-        try:
-            token = (await run_in_thread(read_text, self._identity.token.resolve(), _LONGEST)).strip()
-        except (OSError, ValueError) as error:
-            message = f"{self._uri}: the token of {TOKEN_FILE} cannot be read: {error}. Start the pod anew."
-            raise Failure(Reason.ACCESS_DENIED, message) from None
+        token = await run_in_thread(read_pod_token, self._uri, self._identity.token, TOKEN_FILE)
         form = {
             "Action": "AssumeRoleWithWebIdentity",
             "Version": "2011-06-15",

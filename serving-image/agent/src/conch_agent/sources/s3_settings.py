@@ -25,7 +25,6 @@ from conch_agent.sources.secret_settings import (
     parse_values,
 )
 from conch_agent.sources.storage_secret import build_invalid_secret
-from conch_contract.schemes import find_scheme
 
 ROLE: Final = "AWS_ROLE_ARN"  # variables that EKS sets
 TOKEN_FILE: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105  the name of a variable
@@ -143,17 +142,13 @@ def _check_credentials(settings: S3Settings) -> None:
             )
 
 
-def takes_role(uri: str, secret: Mapping[str, str]) -> bool:
+def takes_identity(secret: Mapping[str, str]) -> bool:
     """Return True if the role of this pod reads a source.
 
     Args:
-        uri: The storageUri.
         secret: Values of the storage Secret by key.
 
     Raises:
         Failure: InvalidSecret.
     """
-    scheme = find_scheme(uri)
-    if scheme is None or scheme.name != "s3" or not (os.environ.get(ROLE) and os.environ.get(TOKEN_FILE)):
-        return False
-    return parse_settings(secret).takes_role
+    return bool(os.environ.get(ROLE) and os.environ.get(TOKEN_FILE)) and parse_settings(secret).takes_role

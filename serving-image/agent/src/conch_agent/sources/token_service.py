@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import aiohttp
 
 from conch_agent.reasons import Failure, Reason
+from conch_agent.record import read_text
 from conch_agent.sources.answer import Answer, read_body
 from conch_agent.sources.connection import build_context, explain
 from conch_agent.sources.destinations import CheckedResolver, Destinations
@@ -106,6 +108,24 @@ class TokenService:
         """
         message = f"{self.uri}: {self.endpoint.url}, which issues the tokens, {cause}. {remedy}."
         return Failure(reason, message, is_outage=is_outage)
+
+
+def read_pod_token(uri: str, file: Path, variable: str) -> str:
+    """Return the token of the pod's service account.
+
+    Args:
+        uri: The storageUri, with which the message begins.
+        file: Its file, which the kubelet renews.
+        variable: The variable that names the file.
+
+    Raises:
+        Failure: AccessDenied: it cannot be read.
+    """
+    try:
+        return read_text(file.resolve(), _LONGEST).strip()
+    except (OSError, ValueError) as error:
+        message = f"{uri}: the token of {variable} cannot be read: {error}. Start the pod anew."
+        raise Failure(Reason.ACCESS_DENIED, message) from None
 
 
 class RefusedError(Exception):
