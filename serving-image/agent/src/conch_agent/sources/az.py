@@ -15,6 +15,7 @@ from conch_agent.sources.az_errors import find_terms
 from conch_agent.sources.az_settings import KEYS, AzSettings, parse_settings
 from conch_agent.sources.az_token import TokenSource
 from conch_agent.sources.base import Location
+from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.object_store import ObjectStoreSource
 from conch_agent.sources.renewal import Renewal
 from conch_agent.sources.secret_settings import Endpoint
@@ -91,7 +92,7 @@ class _Container:
         self.endpoint = settings.endpoint
         host = f"{account}.blob.core.windows.net"
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)
-        self.authorities = settings.authorities
+        self.network: NetworkSettings = settings
         self.is_signed = credential is not None
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
@@ -99,7 +100,7 @@ class _Container:
         self._credential: Credential | None = credential
         self._renewal: Renewal[AzureBearerToken] | None = None
         if isinstance(credential, ServicePrincipal | FederatedIdentity):
-            self._renewal = Renewal(TokenSource(uri, credential, settings.authorities).request)
+            self._renewal = Renewal(TokenSource(uri, credential, settings).request)
 
     def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> AzureStore:
         """Return the client, as in Bucket."""

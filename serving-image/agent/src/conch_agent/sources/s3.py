@@ -11,6 +11,7 @@ from obstore.store import S3Store
 
 from conch_agent.reasons import Failure
 from conch_agent.sources.base import Location
+from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
 from conch_agent.sources.renewal import Renewal
 from conch_agent.sources.s3_errors import TERMS, find_role_terms
@@ -63,14 +64,14 @@ class _S3Bucket:
         self.name = name = parse_bucket(uri)
         self.terms: StoreTerms = TERMS
         self.endpoint = settings.endpoint
-        self.authorities = settings.authorities
+        self.network: NetworkSettings = settings
         self._region = settings.region or os.environ.get("AWS_REGION") or _REGION
         identity = self._find_identity(settings)
         self.is_signed = settings.is_signed or identity is not None
         self._renewal: Renewal[S3Credential] | None = None
         if identity:
             self.terms = find_role_terms(identity.role)
-            self._renewal = Renewal(RoleSession(uri, identity, settings.authorities).request)
+            self._renewal = Renewal(RoleSession(uri, identity, settings).request)
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
         self._settings = settings

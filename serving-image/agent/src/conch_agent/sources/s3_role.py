@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.s3_settings import ROLE, TOKEN_FILE
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.token_service import RefusedError, TokenService, read_pod_token
@@ -62,16 +63,16 @@ def find_web_identity(service: Endpoint) -> WebIdentity | None:
 class RoleSession:
     """Requests the temporary credentials of a role."""
 
-    def __init__(self, uri: str, identity: WebIdentity, authorities: str | None) -> None:
+    def __init__(self, uri: str, identity: WebIdentity, network: NetworkSettings) -> None:
         """Create the session.
 
         Args:
             uri: The storageUri, with which messages begin.
             identity: The role and the token.
-            authorities: PEM certificates to trust for the token service beside those of the image.
+            network: As in TokenService.
         """
         self._identity = identity
-        self._service = TokenService(uri, identity.service, SERVICE, authorities)
+        self._service = TokenService(uri, identity.service, SERVICE, network)
         self._uri = uri
 
     async def request(self, now: dt.datetime) -> S3Credential:
