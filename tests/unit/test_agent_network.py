@@ -26,16 +26,21 @@ WRONG = [
         "socks5://user:hunter2@proxy:1080",
         "is a proxy with 'socks5://', and Conch takes proxies for HTTP",
     ),
-    ("HTTPS_PROXY", "http://", "is 'http://', which names no host"),
-    ("HTTPS_PROXY", "http://user:hunter2@", "is 'http://', which names no host"),
-    ("HTTPS_PROXY", "http://user:hunter2@proxy:port", "is 'http://proxy:port', which is not a URL"),
-    ("HTTPS_PROXY", "http://user:hunter2@proxy/path", "is 'http://proxy/path', and a proxy has no path"),
+    ("HTTPS_PROXY", "http://", "is no URL of a proxy"),
+    ("HTTPS_PROXY", "http://user:hunter2@", "is no URL of a proxy"),
+    ("HTTPS_PROXY", "http://user:hunter2@proxy:port", "is no URL of a proxy"),
+    ("HTTPS_PROXY", "http://user:hunter2:proxy:3128", "is no URL of a proxy"),
+    ("HTTPS_PROXY", "http://user:hunter2", "is no URL of a proxy"),
+    ("HTTPS_PROXY", "user:hunter2://a@proxy/path", "has a path"),
+    ("HTTPS_PROXY", "http://user:hunter2@proxy/path", "has a path, and a proxy has none"),
     ("HTTPS_PROXY", "http://user:hunter2%0a@proxy", "has a control character in its user or password"),
     ("HTTPS_PROXY", "http://us%3Aer:hunter2@proxy", "has a colon in its user"),
     ("HTTPS_PROXY", "http://169.254.169.254:80", "link-local address or a cloud's metadata server"),
-    ("HTTP_PROXY", "http://a b:3128", "which holds a blank"),
-    ("HTTP_PROXY", "http://proxy:0", "whose port is 0"),
+    ("HTTP_PROXY", "http://a b:3128", "is no URL of a proxy"),
+    ("HTTP_PROXY", "http://proxy:0", "is no URL of a proxy"),
     ("NO_PROXY", ".svc, 10.0.0.0/99", "has '10.0.0.0/99', which is no host, domain or network"),
+    ("NO_PROXY", "http://user:hunter2@store", "has 'store', which is no host, domain or network"),
+    ("NO_PROXY", f"store:{'9' * 5000}", "which is no host, domain or network"),
     ("NO_PROXY", "http://store", "has 'http://store', which is no host, domain or network"),
     ("ca.crt", "text", "holds no PEM block and no certificate"),
     ("ca.crt", "/etc/ssl/ca.crt", "holds no PEM block and no certificate"),
@@ -94,6 +99,8 @@ def test_a_bundle_with_comments_is_read(tmp_path: Path) -> None:
         ("http://[::1]:3128", "http://[::1]:3128", ("", "")),
         ("http://user@proxy", "http://proxy", ("user", "")),
         ("user:a:b@c@proxy:3128", "http://proxy:3128", ("user", "a:b@c")),
+        ("http://user:a://b@proxy", "http://proxy", ("user", "a://b")),
+        ("user:a://b@proxy", "http://proxy", ("user", "a://b")),
         ("http://user:%C3%A4%2F@proxy", "http://proxy", ("user", "ä/")),
     ],
 )
@@ -113,6 +120,8 @@ def test_proxies(text: str, url: str, login: tuple[str, str]) -> None:
         ("store:8443", "https://store:8443", "https://store"),
         ("store:443", "https://store", "https://store:8443 http://store"),
         ("10.0.0.0/8 fd00::/8", "https://10.1.2.3:9000 https://[fd00::1]", "https://11.0.0.1 https://[fe00::1]"),
+        ("10.0.0.0/8", "https://[::ffff:10.1.2.3]", "https://[::ffff:11.1.2.3]"),
+        ("xn--mnchen-3ya.example", "https://münchen.example https://a.xn--mnchen-3ya.example", "https://store"),
         ("10.1.2.3,::1", "https://10.1.2.3 https://[::1]", "https://10.1.2.30"),
         ("10.1.2.3:80,[::1]:80", "http://10.1.2.3 http://[::1]", "https://10.1.2.3 https://[::1]"),
     ],
@@ -131,6 +140,7 @@ def test_the_secret_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch
     assert (proxies.https and proxies.https.host, proxies.http and proxies.http.host) == ("secret", "small")
     assert not proxies.find(URL("https://store.a.svc"))
     assert not parse({"NO_PROXY": "*"}).find_proxies().find(URL("https://store")), "as a source turns them off"
+    assert parse({"NO_PROXY": ","}).find_proxies().direct == (), "the Secret has the key, with no server"
 
 
 def test_an_invalid_variable_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

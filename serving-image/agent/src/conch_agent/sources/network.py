@@ -39,10 +39,11 @@ class NetworkSettings:
         Raises:
             Failure: Unreachable: a variable of the environment is invalid.
         """
+        direct = self.no_proxy if self.no_proxy is not None else _parse_variable("NO_PROXY")
         return Proxies(
             self.https_proxy or _parse_variable("HTTPS_PROXY"),
             self.http_proxy or _parse_variable("HTTP_PROXY"),
-            self.no_proxy or _parse_variable("NO_PROXY") or (),
+            direct or (),
         )
 
 

@@ -59,7 +59,7 @@ class Direct:
             return False
         address = parse_address(host)
         if self.network:
-            return address is not None and address in self.network
+            return any(each in self.network for each in (address, getattr(address, "ipv4_mapped", None)) if each)
         return self.domain == "*" or f".{host}".endswith(f".{self.domain}")
 
 
@@ -87,7 +87,7 @@ class Proxies:
         >>> [bool(proxies.find(URL(f"https://{host}"))) for host in ("store.example", "store.a.svc", "10.1.2.3")]
         [True, False, False]
         """
-        host = (url.host or "").lower().rstrip(".")
+        host = (url.raw_host or "").lower().rstrip(".")  # an international name as DNS has it
         if any(each.has(host, url.port) for each in self.direct):
             return None
         return self.https if url.scheme == "https" else self.http
@@ -106,22 +106,26 @@ def parse_proxy(key: str, text: str) -> Proxy:
         text: `http://user:password@host:port`, or with https; without a scheme it is http.
 
     Raises:
-        WrongFormError: It is no such URL. The text has no password.
+        WrongFormError: It is no such URL. The message has no part of it that may be a password, such as after a colon
+            where the @ is missing.
 
     >>> parse_proxy("HTTP_PROXY", "http://me:a%40b@proxy:3128")
     Proxy(key='HTTP_PROXY', url='http://proxy:3128', host='proxy', port=3128, user='me')
     """
-    scheme, _, rest = text.rpartition("://")
+    scheme, has_scheme, rest = text.partition("://")
+    if not has_scheme or not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", scheme):
+        scheme, rest = "http", text
     login, _, place = rest.rpartition("@")
-    if scheme.lower() not in ("", "http", "https"):
+    if scheme.lower() not in ("http", "https"):
         message = f"is a proxy with {format_value(f'{scheme}://')}, and Conch takes proxies for HTTP"
-        raise WrongFormError(message, _WRITE)
+        raise WrongFormError(message)
     try:
-        endpoint = parse_endpoint(f"{scheme.lower() or 'http'}://{place.rstrip('/')}", "")
-    except WrongFormError as error:
-        raise WrongFormError(str(error), _WRITE) from None
+        endpoint = parse_endpoint(f"{scheme.lower()}://{place.rstrip('/')}", "")
+    except WrongFormError:
+        message = "is no URL of a proxy, which has a host, a port, and before them user:password@ if it needs a login"
+        raise WrongFormError(message) from None
     if urlsplit(endpoint.url).path:
-        message = f"is {format_value(endpoint.url)}, and a proxy has no path"
+        message = "has a path, and a proxy has none"
         raise WrongFormError(message)
     try:
         check_address(endpoint.host)
@@ -134,7 +138,8 @@ def parse_proxy(key: str, text: str) -> Proxy:
     if ":" in user:
         message = "has a colon in its user, which no proxy takes"
         raise WrongFormError(message)
-    return Proxy(key, endpoint.url, endpoint.host, endpoint.port, user, password)
+    url = URL(endpoint.url)
+    return Proxy(key, endpoint.url, url.raw_host or "", endpoint.port, user, password)
 
 
 def parse_direct(text: str) -> tuple[Direct, ...]:
@@ -154,12 +159,13 @@ def _parse_direct(entry: str) -> Direct:
         return Direct(network=ipaddress.ip_network(entry.strip("[]"), strict=False))
     except ValueError:
         pass
-    host, colon, port = entry.rpartition(":") if re.search(r":\d+$", entry) else (entry, "", "")
+    host, colon, port = entry.rpartition(":") if re.search(r":[0-9]{1,5}$", entry) else (entry, "", "")
     if address := parse_address(host) if colon else None:
         return Direct(network=ipaddress.ip_network(address), port=int(port))
     domain = host.removeprefix("*.").strip(".")
     if not re.fullmatch(r"\*|[a-z0-9_-]+(\.[a-z0-9_-]+)*", domain):
-        message = f"has {format_value(entry)}, which is no host, domain or network"
+        shown = format_value(entry.rpartition("@")[2])  # without the login of a URL
+        message = f"has {shown}, which is no host, domain or network"
         raise WrongFormError(message)
     return Direct(domain=domain, port=int(port) if colon else None)
 
