@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from pip._vendor.requests.utils import get_environ_proxies
 from yarl import URL
 
 from conch_agent.environments import parse_index
@@ -163,3 +165,38 @@ def test_pip_gets_the_same_proxies(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         "PIP_INDEX_URL": "https://index/simple",
     }
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["user:hunter2/@proxy", "http://user:hunter2#@proxy", "HTTP://user:hunter2?%@proxy"])
+def test_pip_gets_a_password_that_it_cannot_take_for_a_host(text: str, tmp_path: Path) -> None:
+    """Its errors would show it."""
+    index = parse_index({"HTTPS_PROXY": text})
+    value = index.write_variables(tmp_path)["HTTPS_PROXY"]
+    password = text.partition("user:")[2].partition("@")[0]
+    assert value == f"http://user:{quote(password, safe='')}@proxy"
+    assert parse_proxy("HTTPS_PROXY", value) == parse_proxy("HTTPS_PROXY", text)
+    assert "hunter2" not in repr(index)
+
+
+@pytest.mark.parametrize(
+    ("text", "urls"),
+    [
+        ("*", "https://store http://10.0.0.1"),
+        (
+            "*.svc localhost\n.a.example,b.example",
+            "https://x.svc http://localhost https://a.example https://c.a.example",
+        ),
+        ("b.example", "https://b.example https://c.b.example https://cb.example"),
+        ("store:8443", "https://store:8443 https://store https://store:8444"),
+        ("10.0.0.0/8  10.1.2.3/32, ::1", "https://10.1.2.3 https://11.1.2.3 https://[::1] https://[::2]"),
+    ],
+)
+def test_pip_reaches_the_same_servers_directly(
+    text: str, urls: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxies = {"HTTP_PROXY": "proxy", "HTTPS_PROXY": "proxy", "NO_PROXY": text}
+    for name, value in parse_index(proxies).write_variables(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    found = parse(proxies).find_proxies()
+    for url in urls.split():
+        assert bool(get_environ_proxies(url)) is bool(found.find(URL(url))), url

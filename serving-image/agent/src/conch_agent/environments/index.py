@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings, read_variable
-from conch_agent.sources.proxies import PROXY_KEYS
+from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings
+from conch_agent.sources.proxies import Proxies
 from conch_agent.sources.secret_settings import parse_values
 from conch_agent.sources.storage_secret import build_invalid_secret
 from conch_contract.schemes import SecretKey
@@ -27,12 +27,12 @@ class Index:
 
     Attributes:
         url: Its URL; empty: that of pip.
-        proxies: Variables of pip's environment.
+        proxies: The proxies.
         authorities: PEM certificates to trust for it beside those of the image; None: there are none.
     """
 
     url: str = ""
-    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    proxies: Proxies = field(default_factory=Proxies)
     authorities: str | None = None
 
     @property
@@ -46,7 +46,7 @@ class Index:
         Args:
             folder: The folder for the file of certificates, of which pip takes one.
         """
-        variables = {**self.proxies, **({INDEX.name: self.url} if self.url else {})}
+        variables = {**self.proxies.build_variables(), **({INDEX.name: self.url} if self.url else {})}
         if self.authorities:
             bundle = folder / "ca.crt"
             known = ssl.create_default_context().get_ca_certs(binary_form=True)
@@ -68,6 +68,4 @@ def parse_index(secret: Mapping[str, str]) -> Index:
     if url and not _URL.fullmatch(url):
         raise build_invalid_secret(INDEX.name, "is no URL", "Write one of http or https, such as https://host/simple")
     settings = NetworkSettings(**parse_values(secret, NETWORK_KEYS))
-    settings.find_proxies()
-    proxies = {name: value for name in PROXY_KEYS if (value := secret.get(name) or read_variable(name))}
-    return Index(url, proxies, settings.authorities)
+    return Index(url, settings.find_proxies(), settings.authorities)

@@ -47,17 +47,9 @@ class NetworkSettings:
         )
 
 
-def read_variable(name: str) -> str:
-    """Return a variable of the container's environment, which may be in small letters; empty: there is none.
-
-    Args:
-        name: A key of PROXY_KEYS.
-    """
-    return (os.environ.get(name) or os.environ.get(name.lower(), "")).strip()
-
-
 def _parse_variable(name: str) -> Any:
-    text, key = read_variable(name), PROXY_KEYS[name]
+    """Return the setting of a variable of the container's environment; None: there is none. Small letters are usual."""
+    text, key = (os.environ.get(name) or os.environ.get(name.lower(), "")).strip(), PROXY_KEYS[name]
     try:
         return key.parse(text) if text else None
     except WrongFormError as error:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from yarl import URL
 
@@ -45,6 +45,17 @@ class Proxy:
     user: str = ""
     password: str = field(default="", repr=False)
 
+    def build_login_url(self) -> str:
+        """Return the URL with user and password, whose special characters are escaped.
+
+        >>> parse_proxy("HTTP_PROXY", "me:a/b#c@proxy:3128").build_login_url()
+        'http://me:a%2Fb%23c@proxy:3128'
+        """
+        if not (self.user or self.password):
+            return self.url
+        scheme, _, place = self.url.partition("://")
+        return f"{scheme}://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{place}"
+
 
 @dataclass(frozen=True)
 class Direct:
@@ -61,6 +72,17 @@ class Direct:
         if self.network:
             return any(each in self.network for each in (address, getattr(address, "ipv4_mapped", None)) if each)
         return self.domain == "*" or f".{host}".endswith(f".{self.domain}")
+
+    def __str__(self) -> str:
+        """An entry of NO_PROXY that other programs read in the same sense, as far as they can."""
+        if self.network:
+            address = self.network.network_address
+            place = str(address if self.network.num_addresses == 1 else self.network)
+            is_bracketed = self.port is not None and address.version == 6
+            place = f"[{place}]" if is_bracketed else place
+        else:  # without a dot, pip takes it for the end of a name; with one and a port, for subdomains alone
+            place = self.domain if self.domain == "*" or self.port is not None else f".{self.domain}"
+        return place if self.port is None else f"{place}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -96,6 +118,17 @@ class Proxies:
     def addresses(self) -> frozenset[tuple[str, int]]:
         """Host and port of each."""
         return frozenset((each.host, each.port) for each in (self.http, self.https) if each)
+
+    def build_variables(self) -> dict[str, str]:
+        """Return the variables of another program's environment.
+
+        >>> proxies = Proxies(http=parse_proxy("HTTP_PROXY", "proxy"), direct=parse_direct("*.svc [::1]:80 10.0.0.1"))
+        >>> proxies.build_variables()
+        {'HTTP_PROXY': 'http://proxy', 'NO_PROXY': '.svc,[::1]:80,10.0.0.1'}
+        """
+        found = {"HTTPS_PROXY": self.https, "HTTP_PROXY": self.http}
+        variables = {name: proxy.build_login_url() for name, proxy in found.items() if proxy}
+        return {**variables, **({"NO_PROXY": ",".join(map(str, self.direct))} if self.direct else {})}
 
 
 def parse_proxy(key: str, text: str) -> Proxy:
