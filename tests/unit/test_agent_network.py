@@ -154,6 +154,7 @@ def test_an_invalid_variable_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
         " for HTTP. Write a URL such as http://proxy.example:3128."
     )
     assert parse({"HTTP_PROXY": "proxy"}).find_proxies().http, "the Secret is used in its place"
+    assert not parse({"NO_PROXY": "*"}).find_proxies().http, "the Secret turns it off"
 
 
 def test_pip_gets_the_same_proxies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -39,11 +39,13 @@ class NetworkSettings:
         Raises:
             Failure: Unreachable: a variable of the environment is invalid.
         """
-        direct = self.no_proxy if self.no_proxy is not None else _parse_variable("NO_PROXY")
+        direct = self.no_proxy if self.no_proxy is not None else _parse_variable("NO_PROXY") or ()
+        if Direct("*") in direct:  # so that the Secret turns off what a platform adds, such as a proxy for SOCKS
+            return Proxies(direct=direct)
         return Proxies(
             self.https_proxy or _parse_variable("HTTPS_PROXY"),
             self.http_proxy or _parse_variable("HTTP_PROXY"),
-            direct or (),
+            direct,
         )
 
 
