@@ -15,6 +15,7 @@ from conch.cli.model.push.http import push
 from conch.cli.model.push.plan import Upload
 from conch.cli.options import CommandError
 from conch_agent.reasons import Failure, Reason
+from conch_agent.sources import http_client, pace
 from conch_agent.sources.https import HttpsSource
 from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.proxies import parse_proxy
@@ -132,7 +133,7 @@ async def test_nor_is_it_that_of_the_target_of_a_push(
 
 
 async def test_a_proxy_that_answers_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conch_agent.sources.http_client._HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(http_client, "_HEAD_SECONDS", 0.5)
     done = asyncio.Event()
 
     async def wait(*_: object) -> None:
@@ -165,3 +166,19 @@ async def test_a_proxy_has_tls_of_its_own(has_tls: bool, tmp_path: Path) -> None
         assert b"".join([bytes(block) async for block in source.read(item, 0)]) == CONTENT
         if has_tls:
             assert not [request for request in bad.requests if "proxy-authorization" in request.headers]
+
+
+async def test_a_proxy_that_stalls_in_the_middle_of_a_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "SECONDS", 0.5)
+    done = asyncio.Event()
+
+    async def stall(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + bytes(10))
+        await done.wait()
+
+    async with serve_proxy(stall) as proxy:
+        source = HttpsSource("http://store.example/m.onnx", {"HTTP_PROXY": proxy})
+        [item] = (await source.list_files()).items
+        with pytest.raises(Failure, match=rf"through the proxy http://{proxy}\. Read the log of the proxy\. The agent"):
+            _ = [block async for block in source.read(item, 0)]
+        done.set()

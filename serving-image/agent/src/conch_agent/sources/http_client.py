@@ -189,11 +189,9 @@ class HttpClient:
             return Failure(Reason.UNSUPPORTED, f"{self.uri} is no URL ({invalid}). Write it as https://host/file.")
         host = parts.hostname or ""
         if isinstance(error, StalledError):
-            message = (
-                f"{self.uri}: {host}:{port} {error}. The agent retries and resumes. Read the server's log, or"
-                " check the network between the pod and it."
-            )
-            return Failure(Reason.FETCH_FAILED, message, is_outage=True)
+            remedy = "The agent retries and resumes. Read the server's log, or check the network between the pod and it"
+            stall = name_proxy(Problem(f"{host}:{port} {error}", remedy), self.proxies.find(target))
+            return Failure(Reason.FETCH_FAILED, f"{self.uri}: {stall.cause}. {stall.remedy}.", is_outage=True)
         if isinstance(error, RefusedAddressError):
             return self._build_refused(error)
         if isinstance(error, WrongAnswerError):
