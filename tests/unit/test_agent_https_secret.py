@@ -72,3 +72,8 @@ def test_a_host_has_several_forms(host: str, uri: str) -> None:
 )
 def test_another_host_that_begins_with_it_gets_no_login(host: str) -> None:
     assert parse_settings({**LOGIN, "HTTPS_HOST": "models.example"}).find_credentials(f"https://{host}/m") == {}
+
+
+def test_no_login_is_a_remedy_where_it_would_not_be_sent() -> None:
+    assert "HTTPS_AUTHORIZATION" in describe_credentials(parse_settings({}), "https://models.example/m")
+    assert "HTTPS_AUTHORIZATION" not in describe_credentials(parse_settings({}), "http://models.example/m")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 
 from yarl import URL
 
@@ -106,4 +107,6 @@ def describe_credentials(settings: HttpsSettings, uri: str) -> str:
             f"{AUTHORIZATION} in the storage Secret was not sent: it is for {settings.host.url}, by {HOST}. Correct one"
             " of them, or storageUri"
         )
+    if urlsplit(uri).scheme == "http":
+        return "Use a URL that may be read, or one with https://, to which a login is sent"
     return f"Use a URL that may be read, or write {AUTHORIZATION} and {HOST} into the Secret of storage.secretRef"
