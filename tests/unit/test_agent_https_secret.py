@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from conch.cli.model.environment import read_environment
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.https_settings import describe_credentials, parse_settings
 
@@ -77,3 +78,12 @@ def test_another_host_that_begins_with_it_gets_no_login(host: str) -> None:
 def test_no_login_is_a_remedy_where_it_would_not_be_sent() -> None:
     assert "HTTPS_AUTHORIZATION" in describe_credentials(parse_settings({}), "https://models.example/m")
     assert "HTTPS_AUTHORIZATION" not in describe_credentials(parse_settings({}), "http://models.example/m")
+
+
+@pytest.mark.parametrize("uri", ["https://münchen.example/m", "https://user@models.example/m", "https://[::1]:8443/m"])
+def test_kubectl_sends_the_login_of_its_environment_to_the_host_of_the_url(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_AUTHORIZATION", "Bearer secret")
+    monkeypatch.delenv("HTTPS_HOST", raising=False)
+    assert parse_settings(read_environment(uri)).find_credentials(uri)

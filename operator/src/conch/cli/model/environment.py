@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Final
-from urllib.parse import urlsplit
+
+from yarl import URL
 
 from conch.cli.model.docker import read_logins
 from conch_agent.sources.https_settings import AUTHORIZATION, HOST
@@ -39,7 +41,8 @@ def read_environment(uri: str) -> dict[str, str]:
     if values.get("AWS_ENDPOINT_URL", "").startswith("http://"):
         values.setdefault("AWS_ALLOW_HTTP", "true")  # who runs the command has written the address
     if AUTHORIZATION in values:
-        values.setdefault(HOST, urlsplit(uri).netloc)
+        with suppress(ValueError):  # which the request reports
+            values.setdefault(HOST, URL(uri).host_port_subcomponent or "")
     if LOGINS_KEY in names and (logins := read_logins(uri)):
         values[LOGINS_KEY] = logins
     return values
