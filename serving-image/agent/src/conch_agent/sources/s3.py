@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -12,10 +11,11 @@ from obstore.store import S3Store
 from conch_agent.reasons import Failure
 from conch_agent.sources.base import Location
 from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
+from conch_agent.sources.pod_identity import has_variables, read_variable
 from conch_agent.sources.renewal import Renewal
 from conch_agent.sources.s3_errors import TERMS, find_role_terms
 from conch_agent.sources.s3_role import RoleSession, WebIdentity, find_web_identity
-from conch_agent.sources.s3_settings import KEYS, S3Settings, parse_settings
+from conch_agent.sources.s3_settings import KEYS, S3Settings, parse_region, parse_settings
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import NO_HEADERS, build_options, build_retries
 from conch_agent.sources.store_errors import StoreTerms
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KEYS", "S3Source", "open_source"]
 
-_REGION: Final = "us-east-1"  # if the Secret has no region
+_REGION: Final = "us-east-1"  # if neither the Secret nor the environment has a region
+_WRITE_REGION: Final = "Write AWS_REGION into the storage Secret, or correct it in the pod"
 
 
 def open_source(location: Location) -> S3Source:
@@ -64,7 +65,7 @@ class _S3Bucket:
         self.terms: StoreTerms = TERMS
         self.endpoint = settings.endpoint
         self.authorities = settings.authorities
-        self._region = settings.region or os.environ.get("AWS_REGION") or _REGION
+        self._region = settings.region or _find_region()
         identity = self._find_identity(settings)
         self.is_signed = settings.is_signed or identity is not None
         self._renewal: Renewal[S3Credential] | None = None
@@ -105,3 +106,8 @@ class _S3Bucket:
             retry_config=build_retries(),
             credential_provider=self._renewal.build_provider(on_failure) if self._renewal else None,
         )
+
+
+def _find_region() -> str:
+    """Return the region of the pod, which EKS adds to its environment, or the default one."""
+    return read_variable("AWS_REGION", parse_region, _WRITE_REGION) if has_variables("AWS_REGION") else _REGION

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import datetime as dt
 import html
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from conch_agent.sources.pod_identity import has_variables, read_variable
 from conch_agent.sources.s3_settings import ROLE, TOKEN_FILE
-from conch_agent.sources.secret_settings import Endpoint
+from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value
 from conch_agent.sources.token_service import RefusedError, TokenService, read_pod_token
 from conch_agent.threads import run_in_thread
 
@@ -54,9 +54,23 @@ def find_web_identity(service: Endpoint) -> WebIdentity | None:
 
     Args:
         service: The token service.
+
+    Raises:
+        Failure: AccessDenied: its name is no ARN.
     """
-    role, token = os.environ.get(ROLE, ""), os.environ.get(TOKEN_FILE, "")
-    return WebIdentity(role, Path(token), service) if role and token else None
+    if not has_variables(ROLE, TOKEN_FILE):
+        return None
+    role = read_variable(ROLE, _parse_role, "Correct the annotation eks.amazonaws.com/role-arn of its service account")
+    token = read_variable(TOKEN_FILE, Path, "Correct it")
+    return WebIdentity(role, token, service)
+
+
+def _parse_role(text: str) -> str:
+    """Return the ARN of a role, whose parts differ between stores."""
+    if not re.fullmatch(r"arn:[!-~]{1,2044}", text):
+        message = f"is {format_value(text)}, which is no ARN of a role"
+        raise WrongFormError(message)
+    return text
 
 
 class RoleSession:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from conch_agent.sources.pod_identity import has_variables
 from conch_agent.sources.secret_settings import (
     WRITE_CERTIFICATES,
     WRITE_ENDPOINT,
@@ -74,7 +74,15 @@ class S3Settings:
         return self.access_key_id is not None and not self.skip_signature
 
 
-def _parse_region(text: str) -> str:
+def parse_region(text: str) -> str:
+    """Return a region, which is a part of host names.
+
+    Args:
+        text: Its name.
+
+    Raises:
+        WrongFormError: It is none.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
         message = f"is {format_value(text)}, which is not a region"
         raise WrongFormError(message)
@@ -95,9 +103,9 @@ KEYS: Final[Mapping[str, SettingKey]] = {
         "secret_access_key", parse_password, "Write the secret key as the store shows it"
     ),
     "AWS_SESSION_TOKEN": SettingKey("session_token", parse_token, "Write the token on one line"),
-    "AWS_DEFAULT_REGION": SettingKey("region", _parse_region, "Write a region such as us-east-1"),
+    "AWS_DEFAULT_REGION": SettingKey("region", parse_region, "Write a region such as us-east-1"),
     "AWS_REGION": SettingKey(
-        "region", _parse_region, "Write a region such as us-east-1"
+        "region", parse_region, "Write a region such as us-east-1"
     ),  # after the default, which it overrides
     "AWS_ENDPOINT_URL": SettingKey("endpoint", _parse_endpoint, WRITE_ENDPOINT),
     "AWS_ENDPOINT_URL_STS": SettingKey("token_service", _parse_endpoint, WRITE_ENDPOINT),
@@ -151,4 +159,4 @@ def takes_identity(secret: Mapping[str, str]) -> bool:
     Raises:
         Failure: InvalidSecret.
     """
-    return bool(os.environ.get(ROLE) and os.environ.get(TOKEN_FILE)) and parse_settings(secret).takes_role
+    return has_variables(ROLE, TOKEN_FILE) and parse_settings(secret).takes_role
