@@ -78,11 +78,11 @@ class TokenSource:
             raise self._build_refused(error.answer) from None
         try:
             fields = parse_json(body)
-            token, seconds = fields["access_token"], fields["expires_in"]
-            if not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
+            token, seconds = fields["access_token"], float(fields["expires_in"])
+            if not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token) and seconds > 0):
                 raise TypeError  # noqa: TRY301  as for other answers without a token
-            life = dt.timedelta(seconds=min(float(seconds), _LONGEST_LIFE))
-        except (ValueError, TypeError, LookupError):
+            life = dt.timedelta(seconds=min(seconds, _LONGEST_LIFE))
+        except (ValueError, TypeError, LookupError, OverflowError):
             raise self._service.build_failure("answered without a token", f"Correct {_AUTHORITY}") from None
         return {"token": token, "expires_at": now + life}
 

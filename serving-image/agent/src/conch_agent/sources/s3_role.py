@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from conch_agent.sources.pod_identity import has_variables, read_variable
 from conch_agent.sources.s3_settings import ROLE, TOKEN_FILE
-from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value
+from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value, parse_token
 from conch_agent.sources.token_service import RefusedError, TokenService, read_pod_token
 from conch_agent.threads import run_in_thread
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "AWS_ENDPOINT_URL_STS"  # a key of the storage Secret
 _SESSION: Final = "conch"
-_LONGEST_LIFE: Final = dt.timedelta(hours=12)  # of a role's session
+# Of a session whose request names no duration. It ends so also by the clock of a node that is behind.
+_LONGEST_LIFE: Final = dt.timedelta(hours=1)
 _FIELD: Final = r"<{name}>\s*([^<>\s]+)\s*</{name}>"
 _REMEDY: Final = (
     "Check that the trust policy of the role names the service account of spec.predictor.pod.serviceAccountName and the"
@@ -118,10 +119,14 @@ class RoleSession:
         """Return the credentials of an answer."""
         try:
             key, secret, token, expires = (
-                html.unescape(re.findall(_FIELD.format(name=name), body)[0])
+                parse_token(html.unescape(re.findall(_FIELD.format(name=name), body)[0]))
                 for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
             )
-            expires_at = min(dt.datetime.fromisoformat(expires).astimezone(dt.UTC), now + _LONGEST_LIFE)
+            expires_at = dt.datetime.fromisoformat(expires)
         except (ValueError, LookupError):
             raise self._service.build_failure("answered without credentials", f"Correct {SERVICE}") from None
+        expires_at = min(expires_at.replace(tzinfo=expires_at.tzinfo or dt.UTC), now + _LONGEST_LIFE)
+        if expires_at <= now:
+            cause = f"answered with credentials that have expired ({expires}; the clock of the node has {now:%FT%TZ})"
+            raise self._service.build_failure(cause, "Correct the clock of the node, or of the token service")
         return {"access_key_id": key, "secret_access_key": secret, "token": token, "expires_at": expires_at}

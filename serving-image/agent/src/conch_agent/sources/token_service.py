@@ -6,6 +6,7 @@ redirect is followed, and the failures have causes and remedies.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,13 +120,18 @@ def read_pod_token(uri: str, file: Path, variable: str) -> str:
         variable: The variable that names the file.
 
     Raises:
-        Failure: AccessDenied: it cannot be read.
+        Failure: AccessDenied: it cannot be read, or has another text.
     """
     try:
-        return read_text(file.resolve(), _LONGEST).strip()
+        token = read_text(file.resolve(), _LONGEST).strip()
     except (OSError, ValueError) as error:
-        message = f"{uri}: the token of {variable} cannot be read: {error}. Start the pod anew."
-        raise Failure(Reason.ACCESS_DENIED, message) from None
+        problem = str(error)
+    else:
+        if re.fullmatch(r"[!-~]+", token):
+            return token
+        problem = f"{file} is empty, or has more than one word"
+    message = f"{uri}: the token of {variable} cannot be read: {problem}. Start the pod anew."
+    raise Failure(Reason.ACCESS_DENIED, message)
 
 
 class RefusedError(Exception):
