@@ -100,6 +100,55 @@ async def test_a_file_without_a_token(text: bytes, tmp_path: Path) -> None:
     assert "the token of AWS_WEB_IDENTITY_TOKEN_FILE cannot be read" in found.message
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "reason", "words"),
+    [
+        (400, "IDPCommunicationError", Reason.FETCH_FAILED, "HTTP 400 Bad Request (IDPCommunicationError: Words). The"),
+        (400, "Throttling", Reason.FETCH_FAILED, "The agent tries again."),
+        (429, "", Reason.FETCH_FAILED, "answered HTTP 429 Too Many Requests. The agent tries again."),
+        (500, "", Reason.FETCH_FAILED, "answered HTTP 500 Internal Server Error. The agent tries again."),
+        (400, "ExpiredTokenException", Reason.ACCESS_DENIED, "the kubelet renews the token."),
+        (400, "InvalidIdentityToken", Reason.ACCESS_DENIED, "has an OIDC provider in IAM"),
+        (403, "RegionDisabledException", Reason.ACCESS_DENIED, "Activate the token service of the region"),
+        (403, "AccessDenied", Reason.ACCESS_DENIED, "the trust policy of the role names the service account"),
+    ],
+)
+async def test_refusals_of_a_role(status: int, code: str, reason: Reason, words: str, tmp_path: Path) -> None:
+    error = f"<ErrorResponse><Error><Code>{code}</Code><Message>Words.</Message></Error></ErrorResponse>"
+    found = await _request(tmp_path, web.Response(status=status, text=error if code else ""))
+    assert isinstance(found, Failure)
+    assert (found.reason, found.is_outage) == (reason, reason == Reason.FETCH_FAILED)
+    assert words in found.message
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("AADSTS700016", "the annotation azure.workload.identity/client-id"),
+        ("AADSTS700024", "Correct the clock of the node"),
+        ("AADSTS90002", "azure.workload.identity/tenant-id"),
+        ("AADSTS7000222", "has a federated credential"),
+        ("AADSTS53003", "has a federated credential"),
+    ],
+)
+async def test_refusals_of_an_identity_name_no_key_of_the_secret(code: str, words: str, tmp_path: Path) -> None:
+    answer = web.json_response({"error": "some", "error_description": f"{code}: Words."}, status=400)
+    found = await _request(tmp_path, answer, is_azure=True)
+    assert isinstance(found, Failure)
+    assert words in found.message
+    assert "AZURE_" not in found.message
+
+
+@pytest.mark.parametrize("is_azure", [True, False])
+@pytest.mark.parametrize("length", [40, 2000])
+async def test_a_token_is_in_no_message(length: int, tmp_path: Path, *, is_azure: bool) -> None:
+    """A server repeats in its answer what it has received."""
+    token = f"eyJhbGciOiJSUzI1NiJ9.eyJ{'a' * length}.{'b' * 300}"
+    found = await _request(tmp_path, web.Response(status=400, text=f"bad '{token}'"), token.encode(), is_azure=is_azure)
+    assert isinstance(found, Failure)
+    assert "(bad '...')" in found.message
+
+
 @pytest.mark.parametrize("seconds", ["-1", "0", "-1e300", "-Infinity", "NaN", "1" + "0" * 400, '"x"', "null", "[]"])
 async def test_a_token_of_no_duration(seconds: str, tmp_path: Path) -> None:
     body = f'{{"token_type": "Bearer", "access_token": "a", "expires_in": {seconds}}}'

@@ -38,6 +38,12 @@ _REMEDIES: Final = {
     "AADSTS90002": "Correct AZURE_TENANT_ID, or AZURE_AUTHORITY_HOST for a tenant of another cloud",
     "AADSTS900023": "Correct AZURE_TENANT_ID, or AZURE_AUTHORITY_HOST for a tenant of another cloud",
 }
+_POD_REMEDIES: Final = {
+    "AADSTS700016": "Correct the annotation azure.workload.identity/client-id or tenant-id of the service account",
+    "AADSTS700024": "Correct the clock of the node, or start the pod anew: the kubelet renews the token",
+    "AADSTS90002": "Correct the annotation azure.workload.identity/tenant-id of the service account",
+    "AADSTS900023": "Correct the annotation azure.workload.identity/tenant-id of the service account",
+}
 
 
 class TokenSource:
@@ -87,10 +93,10 @@ class TokenSource:
         return {"token": token, "expires_at": now + life}
 
     def _build_refused(self, answer: Answer) -> Failure:
-        code = _CODE.search(answer.words)
-        remedy = _REMEDIES.get(code[0] if code else "", "")
+        found = _CODE.search(answer.words)
+        code = found[0] if found else ""
         if isinstance(self._principal, FederatedIdentity):
             whom = f"the identity {self._principal.client_id} to the pod's service account"
-            return self._service.build_refused(answer, whom, remedy or _TRUST)
-        remedy = remedy or "Check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
+            return self._service.build_refused(answer, whom, _POD_REMEDIES.get(code, _TRUST))
+        remedy = _REMEDIES.get(code, "Check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET")
         return self._service.build_refused(answer, "the service principal", remedy)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from conch_agent.reasons import Failure
+from conch_agent.sources.answer import Answer
 from conch_agent.sources.pod_identity import has_variables, read_variable
 from conch_agent.sources.s3_settings import ROLE, TOKEN_FILE
 from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value, parse_token
@@ -33,6 +35,16 @@ _REMEDY: Final = (
     "Check that the trust policy of the role names the service account of spec.predictor.pod.serviceAccountName and the"
     " cluster's issuer"
 )
+# Codes of refusals that end by themselves, and remedies by code, of the API's page.
+_BUSY: Final = frozenset({"IDPCommunicationError", "Throttling", "ThrottlingException", "RequestLimitExceeded"})
+_REMEDIES: Final = {
+    "ExpiredTokenException": "Correct the clock of the node, or start the pod anew: the kubelet renews the token",
+    "InvalidIdentityToken": (
+        "Check that the account of the role has an OIDC provider in IAM, with the cluster's issuer and the audience of"
+        " the token"
+    ),
+    "RegionDisabledException": f"Activate the token service of the region in IAM, or set {SERVICE} to another region's",
+}
 
 
 @dataclass(frozen=True)
@@ -111,9 +123,15 @@ class RoleSession:
         try:
             body = await self._service.post("/", form)
         except RefusedError as error:
-            whom = f"the role {role} to the pod's service account"
-            raise self._service.build_refused(error.answer, whom, _REMEDY) from None
+            raise self._build_refused(error.answer) from None
         return self._parse(body, now)
+
+    def _build_refused(self, answer: Answer) -> Failure:
+        if answer.code in _BUSY:
+            cause = f"answered {answer.status_line} ({answer.words})"
+            return self._service.build_failure(cause, "The agent tries again", is_outage=True)
+        whom = f"the role {self._identity.role} to the pod's service account"
+        return self._service.build_refused(answer, whom, _REMEDIES.get(answer.code, _REMEDY))
 
     def _parse(self, body: str, now: dt.datetime) -> S3Credential:
         """Return the credentials of an answer."""

@@ -171,8 +171,8 @@ def classify_version(error: Exception, path: str, version: str, terms: StoreTerm
         return Failure(Reason.NOT_FOUND, f"The {terms.noun} no longer has {subject}. {terms.keep_versions}")
     if _is_denied(error, answer):
         message = (
-            f"The store refuses to read {subject}: allow {terms.version_permission} to the credentials in the storage "
-            "Secret, and the pod fetches it."
+            f"The store refuses to read {subject}: allow {terms.version_permission} to the credentials {terms.origin}, "
+            "and the pod fetches it."
         )
         return Failure(Reason.ACCESS_DENIED, message)
     return None
