@@ -11,6 +11,7 @@ from conch_agent.sources.az_settings import AUTHORITY
 from conch_agent.sources.az_settings import parse_settings as parse_az
 from conch_agent.sources.s3 import S3Source
 from conch_agent.sources.s3_role import find_web_identity
+from conch_agent.sources.s3_settings import build_host
 from tests.support.azure import CLIENT, TENANT
 
 AWS = {"AWS_ROLE_ARN": "arn:aws:iam::1:role/models", "AWS_WEB_IDENTITY_TOKEN_FILE": "/token", "AWS_REGION": "us-west-2"}
@@ -85,3 +86,16 @@ def test_a_wrong_value(name: str, value: str, words: str, environment: pytest.Mo
     assert raised.value.message.startswith(f"{name} in the environment of the pod ")
     assert words in raised.value.message
     assert raised.value.message.endswith("and start the pod anew.")
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("us-gov-west-1", "sts.us-gov-west-1.amazonaws.com"),
+        ("cn-northwest-1", "sts.cn-northwest-1.amazonaws.com.cn"),
+        ("eusc-de-east-1", "sts.eusc-de-east-1.amazonaws.eu"),
+        ("ca-central-1", "sts.ca-central-1.amazonaws.com"),
+    ],
+)
+def test_the_token_service_of_a_partition(region: str, host: str) -> None:
+    assert build_host("sts", region) == host

@@ -15,7 +15,7 @@ from conch_agent.sources.pod_identity import has_variables, read_variable
 from conch_agent.sources.renewal import Renewal
 from conch_agent.sources.s3_errors import TERMS, find_role_terms
 from conch_agent.sources.s3_role import RoleSession, WebIdentity, find_web_identity
-from conch_agent.sources.s3_settings import KEYS, S3Settings, parse_region, parse_settings
+from conch_agent.sources.s3_settings import KEYS, S3Settings, build_host, parse_region, parse_settings
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import NO_HEADERS, build_options, build_retries
 from conch_agent.sources.store_errors import StoreTerms
@@ -75,13 +75,13 @@ class _S3Bucket:
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
         self._settings = settings
-        host = f"s3.{self._region}.amazonaws.com"
+        host = build_host("s3", self._region)
         host = f"{name}.{host}" if settings.virtual_hosted else host
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)
 
     def _find_identity(self, settings: S3Settings) -> WebIdentity | None:
         """Return the role of the pod; None: the Secret has credentials, or the store is public."""
-        host = f"sts.{self._region}.amazonaws.com"
+        host = build_host("sts", self._region)
         service = settings.token_service or Endpoint(f"https://{host}", host, 443)
         return find_web_identity(service) if settings.takes_role else None
 

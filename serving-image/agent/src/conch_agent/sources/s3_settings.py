@@ -28,6 +28,8 @@ from conch_agent.sources.storage_secret import build_invalid_secret
 
 ROLE: Final = "AWS_ROLE_ARN"  # variables that EKS sets
 TOKEN_FILE: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105  the name of a variable
+# Domains by the beginnings of the regions of a partition (https://docs.aws.amazon.com/general/latest/gr/s3.html).
+_DOMAINS: Final = {"cn-": "amazonaws.com.cn", "eusc-": "amazonaws.eu"}
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,20 @@ def parse_region(text: str) -> str:
         message = f"is {format_value(text)}, which is not a region"
         raise WrongFormError(message)
     return text
+
+
+def build_host(service: str, region: str) -> str:
+    """Return the host name of a service of Amazon in a region, in the domain of the region's partition.
+
+    Args:
+        service: The service.
+        region: The region.
+
+    >>> build_host("sts", "us-gov-west-1"), build_host("s3", "cn-north-1")
+    ('sts.us-gov-west-1.amazonaws.com', 's3.cn-north-1.amazonaws.com.cn')
+    """
+    domain = next((domain for start, domain in _DOMAINS.items() if region.startswith(start)), "amazonaws.com")
+    return f"{service}.{region}.{domain}"
 
 
 def _parse_endpoint(text: str) -> Endpoint:
