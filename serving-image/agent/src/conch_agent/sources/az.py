@@ -99,7 +99,8 @@ class _Container:
         self._credential: Credential | None = credential
         self._renewal: Renewal[AzureBearerToken] | None = None
         if isinstance(credential, ServicePrincipal | FederatedIdentity):
-            self._renewal = Renewal(TokenSource(uri, credential, settings.authorities).request)
+            tokens = TokenSource(uri, credential, settings.authorities)
+            self._renewal = Renewal((credential, settings.authorities), tokens.request)
 
     def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> AzureStore:
         """Return the client, as in Bucket."""

@@ -71,7 +71,8 @@ class _S3Bucket:
         self._renewal: Renewal[S3Credential] | None = None
         if identity:
             self.terms = find_role_terms(identity.role)
-            self._renewal = Renewal(RoleSession(uri, identity, settings.authorities).request)
+            session = RoleSession(uri, identity, settings.authorities)
+            self._renewal = Renewal((identity, settings.authorities), session.request)
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
         self._settings = settings
