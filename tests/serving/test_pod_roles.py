@@ -96,4 +96,6 @@ def test_the_role_is_not_for_public_and_other_stores(
         (pod.root / "storage" / "AWS_ENDPOINT_URL_STS").unlink()
     pod.write_manifest(build_python("s3://models/double"))
     pod.start_agent(env=environment)
-    assert "No credentials were sent" in pod.until_reason("AccessDenied").message
+    message = pod.until_reason("AccessDenied").message
+    assert "No credentials were sent" in message
+    assert ("set AWS_ENDPOINT_URL_STS for the identity of the pod, or AWS_ACC" in message) is not store_is_public

@@ -12,10 +12,11 @@ from obstore.store import AzureStore
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.az_credentials import AccountKey, Credential, FederatedIdentity, Sas, ServicePrincipal
 from conch_agent.sources.az_errors import find_terms
-from conch_agent.sources.az_settings import KEYS, AzSettings, parse_settings
+from conch_agent.sources.az_settings import IDENTITY, KEYS, AzSettings, parse_settings
 from conch_agent.sources.az_token import TokenSource
 from conch_agent.sources.base import Location
 from conch_agent.sources.object_store import ObjectStoreSource
+from conch_agent.sources.pod_identity import has_variables
 from conch_agent.sources.renewal import Renewal
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import NO_HEADERS, build_options, build_retries
@@ -87,7 +88,7 @@ class _Container:
     def __init__(self, uri: str, account: str, name: str, settings: AzSettings) -> None:
         credential = settings.credential
         self.name = name
-        self.terms = find_terms(credential)
+        self.terms = find_terms(credential, has_identity=not settings.skip_signature and has_variables(*IDENTITY))
         self.endpoint = settings.endpoint
         host = f"{account}.blob.core.windows.net"
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)

@@ -14,8 +14,8 @@ from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
 from conch_agent.sources.pod_identity import has_variables, read_variable
 from conch_agent.sources.renewal import Renewal
 from conch_agent.sources.s3_errors import TERMS, find_role_terms
-from conch_agent.sources.s3_role import RoleSession, WebIdentity, find_web_identity
-from conch_agent.sources.s3_settings import KEYS, S3Settings, build_host, parse_region, parse_settings
+from conch_agent.sources.s3_role import SERVICE, RoleSession, WebIdentity, find_web_identity
+from conch_agent.sources.s3_settings import KEYS, S3Settings, build_host, has_role, parse_region, parse_settings
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import NO_HEADERS, build_options, build_retries
 from conch_agent.sources.store_errors import StoreTerms
@@ -73,6 +73,8 @@ class _S3Bucket:
             self.terms = find_role_terms(identity.role)
             session = RoleSession(uri, identity, settings.authorities)
             self._renewal = Renewal((identity, settings.authorities), session.request)
+        elif not settings.is_signed and not settings.skip_signature and has_role():
+            self.terms = TERMS.offer_identity(SERVICE)
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
         self._settings = settings

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from conch_agent.reasons import Failure
 from conch_agent.sources.answer import Answer
-from conch_agent.sources.pod_identity import has_variables, read_variable
-from conch_agent.sources.s3_settings import ROLE, TOKEN_FILE
+from conch_agent.sources.pod_identity import read_variable
+from conch_agent.sources.s3_settings import ROLE, TOKEN_FILE, has_role
 from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value, parse_token
 from conch_agent.sources.token_service import RefusedError, TokenService, read_pod_token
 from conch_agent.threads import run_in_thread
@@ -71,7 +71,7 @@ def find_web_identity(service: Endpoint) -> WebIdentity | None:
     Raises:
         Failure: AccessDenied: its name is no ARN.
     """
-    if not has_variables(ROLE, TOKEN_FILE):
+    if not has_role():
         return None
     role = read_variable(ROLE, _parse_role, "Correct the annotation eks.amazonaws.com/role-arn of its service account")
     token = read_variable(TOKEN_FILE, Path, "Correct it")

@@ -175,4 +175,9 @@ def takes_identity(secret: Mapping[str, str]) -> bool:
     Raises:
         Failure: InvalidSecret.
     """
-    return has_variables(ROLE, TOKEN_FILE) and parse_settings(secret).takes_role
+    return has_role() and parse_settings(secret).takes_role
+
+
+def has_role() -> bool:
+    """Return True if the environment names a role and a token."""
+    return has_variables(ROLE, TOKEN_FILE)

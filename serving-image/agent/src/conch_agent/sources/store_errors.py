@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
@@ -67,6 +67,14 @@ class StoreTerms:
     noun: str = "bucket"
     unknown_host: str = ""
     read_details: Callable[[Answer], str] = read_details
+
+    def offer_identity(self, key: str) -> StoreTerms:
+        """Return the terms for requests that have no credentials although the pod has an identity.
+
+        Args:
+            key: The Secret's key without which the store gets none of the identity's.
+        """
+        return replace(self, credentials=f"{key} for the identity of the pod, or {self.credentials}")
 
 
 @dataclass(frozen=True)
