@@ -99,3 +99,20 @@ def test_the_role_is_not_for_public_and_other_stores(
     message = pod.until_reason("AccessDenied").message
     assert "No credentials were sent" in message
     assert ("set AWS_ENDPOINT_URL_STS for the identity of the pod, or AWS_ACC" in message) is not store_is_public
+
+
+def test_an_agent_that_starts_anew_without_the_identity_serves_its_revision(
+    issuer: Issuer, guarded: Store, pod: Pod
+) -> None:
+    environment = prepare(pod, guarded, issuer.issue(ACCOUNT))
+    model = build_python("s3://models/double")
+    pod.write_manifest(model)
+    pod.start_agent(env=environment)
+    pod.start_triton()
+    pod.until_ready()
+    pod.write_manifest(model.model_copy(update={"digest": pod.model().digest}))
+    assert pod.agent
+    pod.agent.kill()
+    (pod.root / "token").unlink()
+    pod.start_agent(env=environment | {"AWS_ROLE_ARN": "none"})
+    pod.until_ready()
