@@ -110,7 +110,7 @@ def test_an_agent_that_starts_anew_without_the_identity_serves_its_revision(
     pod.start_agent(env=environment)
     pod.start_triton()
     pod.until_ready()
-    pod.write_manifest(model.model_copy(update={"digest": pod.model().digest}))
+    pod.write_manifest(model.model_copy(update={"digest": pod.until_reported().digest}))
     assert pod.agent
     pod.agent.kill()
     (pod.root / "token").unlink()

@@ -106,6 +106,7 @@ async def test_a_file_without_a_token(text: bytes, tmp_path: Path) -> None:
         (400, "IDPCommunicationError", Reason.FETCH_FAILED, "HTTP 400 Bad Request (IDPCommunicationError: Words). The"),
         (400, "Throttling", Reason.FETCH_FAILED, "The agent tries again."),
         (429, "", Reason.FETCH_FAILED, "answered HTTP 429 Too Many Requests. The agent tries again."),
+        (408, "", Reason.FETCH_FAILED, "answered HTTP 408 Request Timeout. The agent tries again."),
         (500, "", Reason.FETCH_FAILED, "answered HTTP 500 Internal Server Error. The agent tries again."),
         (400, "ExpiredTokenException", Reason.ACCESS_DENIED, "the kubelet renews the token."),
         (400, "InvalidIdentityToken", Reason.ACCESS_DENIED, "has an OIDC provider in IAM"),

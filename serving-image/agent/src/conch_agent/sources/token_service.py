@@ -89,10 +89,10 @@ class TokenService:
             remedy: What to do about that.
         """
         words, status = answer.words, answer.status_line
-        if 400 <= answer.status < 500 and answer.status not in {404, 408, 429}:
+        if 400 <= answer.status < 500 and answer.status != 404 and not answer.is_outage:
             return self.build_failure(f"refused {whom} ({words})", remedy, Reason.ACCESS_DENIED)
         cause = f"answered {status}" + ("" if words == status else f" ({words})")
-        if answer.status == 429 or answer.status >= 500:
+        if answer.is_outage:
             return self.build_failure(cause, "The agent tries again", is_outage=True)
         return self.build_failure(cause, f"Correct {self.setting}")
 
