@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -88,7 +89,9 @@ class _Container:
     def __init__(self, uri: str, account: str, name: str, settings: AzSettings) -> None:
         credential = settings.credential
         self.name = name
-        self.terms = find_terms(credential, has_identity=not settings.skip_signature and has_variables(*IDENTITY))
+        self.terms = find_terms(credential, has_identity=has_variables(*IDENTITY))
+        if settings.skip_signature:
+            self.terms = replace(self.terms, credentials="AZURE_SKIP_SIGNATURE to false")
         self.endpoint = settings.endpoint
         host = f"{account}.blob.core.windows.net"
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -73,7 +74,9 @@ class _S3Bucket:
             self.terms = find_role_terms(identity.role)
             session = RoleSession(uri, identity, settings.authorities)
             self._renewal = Renewal((identity, settings.authorities), session.request)
-        elif not settings.is_signed and not settings.skip_signature and has_role():
+        elif settings.skip_signature:
+            self.terms = replace(TERMS, credentials="AWS_SKIP_SIGNATURE to false")
+        elif not settings.is_signed and has_role():
             self.terms = TERMS.offer_identity(SERVICE)
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
