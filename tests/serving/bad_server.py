@@ -89,7 +89,7 @@ class BadServer:
             return GsSource("gs://b/m", {"GOOGLE_BASE_URL": self.url, "GOOGLE_ALLOW_HTTP": "true"})
         if scheme == "hf":
             return HfSource("hf://o/n/m", {"HF_ENDPOINT": self.url, "HF_ALLOW_HTTP": "true"})
-        return HttpsSource(f"{self.url}/m/model.onnx")
+        return HttpsSource(f"{self.url}/m/model.onnx", {})
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of a connection."""

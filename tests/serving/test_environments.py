@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from conch_contract import ModelSource, Signature, Verification
+from tests.serving.certificates import issued
+from tests.serving.http_proxy import HttpProxy
 from tests.serving.pod import Pod
 from tests.serving.processes import Process, until
 from tests.serving.store import Store
@@ -229,6 +235,31 @@ def test_the_password_of_an_index_is_in_no_message_and_no_list_of_processes(
     pod.write_manifest(put(store, "password-2", "factor==3.0\n"))
     assert pod.until_reason("InvalidSecret").message.startswith("PIP_INDEX_URL in the storage Secret is no URL. Write")
     line.close()
+
+
+def test_an_index_with_a_certificate_of_its_own_behind_a_proxy(store: Store, pod: Pod, tmp_path: Path) -> None:
+    add_to_index(tmp_path / "index", "factor", *FACTOR)
+    certificate, key, authority = issued(tmp_path / "tls")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "index"))
+    server = ThreadingHTTPServer(("127.0.0.1", free_port()), handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    proxy = HttpProxy(tmp_path / "proxy")
+    network = {"PIP_INDEX_URL": f"https://127.0.0.1:{server.server_port}/", "HTTPS_PROXY": proxy.url}
+    try:
+        pod.write_secret({**store.secret, **network})
+        pod.write_manifest(put(store, "private", "factor==3.0\n"))
+        pod.start()
+        assert "CERTIFICATE_VERIFY_FAILED" in pod.until_reason("EnvironmentFailed").message
+        pod.write_secret({**store.secret, **network, "ca.crt": authority.read_text()})
+        pod.until_ready()
+        assert pod.infer("m", X)["y"] == [4.5, 6.0]
+        until(lambda: proxy.count(server.server_port), "the proxy has served the index", proxy.process)
+    finally:
+        proxy.process.kill()
+        server.shutdown()
 
 
 def test_an_agent_that_is_killed_while_it_installs_begins_again(store: Store, index: Index, pod: Pod) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import socket
@@ -21,6 +22,8 @@ from conch_agent.sources.destinations import CheckedResolver, Destinations
 from conch_agent.sources.https import HttpsSource
 from conch_agent.sources.s3 import S3Source
 from conch_contract import ModelSource
+from tests.serving import bad_server
+from tests.serving.bad_server import CONTENT, Answer, Request
 from tests.serving.certificates import issued
 from tests.serving.pod import Pod
 from tests.serving.processes import Process, until
@@ -105,7 +108,7 @@ async def serve(context: ssl.SSLContext | None = None) -> AsyncIterator[tuple[Si
 
 async def fetch(uri: str, folder: Path, authority: Path | None = None) -> bytes:
     """Fetch a file as the agent does; return what is on the disk."""
-    source = HttpsSource(uri)
+    source = HttpsSource(uri, {})
     if authority is not None:
         source._client = replace(source._client, context=ssl.create_default_context(cafile=str(authority)))
     fetched = await Fetch(source, folder).run(await source.list_files())
@@ -123,7 +126,7 @@ async def test_a_server_that_sends_more_than_it_declared_fills_no_disk(tmp_path:
 
 async def test_a_size_of_thousands_of_digits_is_none() -> None:
     async with serve() as (_, url):
-        [item] = (await HttpsSource(f"{url}/long/model.onnx").list_files()).items
+        [item] = (await HttpsSource(f"{url}/long/model.onnx", {}).list_files()).items
     assert item.size is None
 
 
@@ -162,10 +165,10 @@ async def test_no_model_is_fetched_from_a_metadata_server(host: str) -> None:
             ),
         ):
             with pytest.raises(Failure) as raised:
-                await HttpsSource(uri).list_files()
+                await HttpsSource(uri, {}).list_files()
             assert (raised.value.reason, raised.value.message) == (reason, f"{uri} {message}")
     with pytest.raises(ValueError, match="which Conch never contacts"):
-        await CheckedResolver(Destinations("any.example")).resolve(address, 80, socket.AF_UNSPEC)
+        await CheckedResolver(Destinations("any.example"), frozenset()).resolve(address, 80, socket.AF_UNSPEC)
 
 
 async def test_an_endpoint_that_is_a_metadata_server_is_refused() -> None:
@@ -184,3 +187,36 @@ def test_a_tar_file_behind_a_url_is_served(pod: Pod, site: str, tmp_path: Path, 
     pod.start()
     pod.until_ready()
     assert pod.model().bytes_total == magika_onnx.stat().st_size
+
+
+async def test_a_login_is_sent_to_its_host_alone(tmp_path: Path) -> None:
+    certificate, key, authority = issued(tmp_path / "tls")
+    tls = certificate, key
+    async with bad_server.serve(tls) as bad, bad_server.serve(tls) as other:
+
+        async def answer(request: Request, _: Answer, writer: asyncio.StreamWriter) -> None:
+            is_known = request.headers.get("authorization") == "Bearer token"
+            status, headers = (307, {"Location": f"{other.url}{request.target}"}) if is_known else (401, {})
+            writer.write(Answer(status, {**headers, "Content-Length": "0"}, b"").head)
+
+        bad.on_file = answer
+        uri, network = f"{bad.url}/m/model.onnx", {"ca.crt": authority.read_text()}
+        login = {**network, "HTTPS_AUTHORIZATION": "Bearer token", "HTTPS_HOST": bad.url.removeprefix("https://")}
+        source = HttpsSource(uri, login)
+        [item] = (await source.list_files()).items
+        assert b"".join([bytes(block) async for block in source.read(item, 0)]) == CONTENT
+        assert other.requests
+        assert [request for request in other.requests if "authorization" in request.headers] == []
+
+        for secret, remedy in (
+            (network, "Use a URL that may be read, or write HTTPS_AUTHORIZATION and HTTPS_HOST into the Secret"),
+            ({**login, "HTTPS_AUTHORIZATION": "Bearer other"}, "Correct HTTPS_AUTHORIZATION in the storage Secret, or"),
+            (
+                {**login, "HTTPS_HOST": "models.example"},
+                "was not sent: it is for https://models.example, by",
+            ),
+        ):
+            with pytest.raises(Failure) as raised:
+                await HttpsSource(uri, secret).list_files()
+            assert raised.value.reason == Reason.ACCESS_DENIED
+            assert remedy in raised.value.message

@@ -271,7 +271,7 @@ async def test_no_version_is_read_where_none_can_be_recorded() -> None:
     many = Listing(tuple(Item(path, 1, '"1"', f"m/{path}") for path in paths))
     assert await find_versions(source, many) == {}
     one = Item(PurePosixPath("model.onnx"), 1, '"1"', "m/model.onnx")
-    other = HttpsSource("http://127.0.0.1:1/model.onnx")
+    other = HttpsSource("http://127.0.0.1:1/model.onnx", {})
     assert await find_versions(other, Listing((one,))) == {}, "a source of another kind has none"
     with pytest.raises(Failure) as raised:
         await find_versions(source, Listing((one,)))

@@ -196,7 +196,7 @@ def test_a_registry_that_names_no_url_for_an_upload(folder: Path) -> None:
 
 
 def test_what_is_pushed_to_a_url(folder: Path, store: Store) -> None:
-    archive, variable = _pack(folder), "CONCH_HTTP_AUTHORIZATION"
+    archive, variable = _pack(folder), "HTTPS_AUTHORIZATION"
     (folder.parent / "x.onnx").write_text("x")
     (folder.parent / "x.tar.zst").write_text("x")
     assert "is a file; expected a folder, or an archive" in _refuse(folder.parent / "x.onnx", f"{store.files}/x.onnx")
@@ -223,4 +223,4 @@ def test_a_server_that_refuses_a_put(folder: Path) -> None:
     with serve_apps(app) as [url]:
         message = _refuse(_pack(folder), f"{url}/m.tar.zst?X-Amz-Signature={PASSWORD}")
     assert f"{url}/m.tar.zst: the server answered 403 (?[31mno " in message
-    assert "set CONCH_HTTP_AUTHORIZATION" in message
+    assert "set HTTPS_AUTHORIZATION" in message

@@ -145,7 +145,7 @@ async def refuse_a_name_that_changes(root: Path) -> None:
 
         other.on_file = answer
         lead(other.url.replace(OTHER, "other.example"), bad)
-        source = HttpsSource(f"{bad.url}/m/model.onnx")
+        source = HttpsSource(f"{bad.url}/m/model.onnx", {})
         [item] = (await source.list_files()).items
         with pytest.raises(Failure) as raised:
             assert [block async for block in source.read(item, 0)]

@@ -14,6 +14,7 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.connection import build_context
 from conch_agent.sources.destinations import Destinations
 from conch_agent.sources.http_client import HttpClient
+from conch_agent.sources.proxies import Proxies
 from conch_agent.sources.s3 import S3Source
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.signed_reads import SignedReads
@@ -63,7 +64,7 @@ async def test_a_real_store_takes_signed_urls(store: Store) -> None:
     store.put("signed", {key: content})
     source = S3Source("s3://signed/m", store.secret)
     (item,) = (await source.list_files()).items
-    client = HttpClient(source.uri, "AWS_ENDPOINT_URL", Destinations("127.0.0.1"), build_context(None), "")
+    client = HttpClient(source.uri, "AWS_ENDPOINT_URL", Destinations("127.0.0.1"), build_context(None), Proxies())
     bucket = S3Store("signed", config=store.secret)  # type: ignore[arg-type]  # a Secret is text
     async with client.open_session() as session:
         reads = SignedReads(bucket, Endpoint(store.endpoint, "127.0.0.1", store.port), client, session, {})

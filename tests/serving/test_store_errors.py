@@ -169,7 +169,7 @@ async def test_a_certificate_that_is_not_trusted(
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))  # the machine's authorities: OpenSSL reads it
     async with _server(200, "", tls=(certificate, key)) as url:
         secret = {**SECRET, "AWS_ENDPOINT_URL": url} | ({"ca.crt": authority.read_text()} if options else {})
-        source = S3Source("s3://b/m", secret) if scheme == "s3" else HttpsSource(f"{url}/model.onnx")
+        source = S3Source("s3://b/m", secret) if scheme == "s3" else HttpsSource(f"{url}/model.onnx", {})
         failure = await _failure(source)
     assert failure.reason == Reason.UNREACHABLE
     assert part in failure.message, failure.message
@@ -186,7 +186,10 @@ async def test_a_certificate_that_is_not_trusted(
     ],
 )
 async def test_a_store_that_is_not_there(endpoint: str, part: str) -> None:
-    for source in (S3Source("s3://b/m", {**SECRET, "AWS_ENDPOINT_URL": endpoint}), HttpsSource(f"{endpoint}/m.onnx")):
+    for source in (
+        S3Source("s3://b/m", {**SECRET, "AWS_ENDPOINT_URL": endpoint}),
+        HttpsSource(f"{endpoint}/m.onnx", {}),
+    ):
         failure = await _failure(source)
         assert failure.reason == Reason.UNREACHABLE
         assert part in failure.message, failure.message
@@ -204,13 +207,13 @@ async def test_a_scheme_that_the_port_does_not_speak(tmp_path: Path) -> None:
 async def test_the_words_of_a_server_of_files() -> None:
     body = f"{HEADER}<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
     async with _server(403, body) as url:
-        failure = await _failure(HttpsSource(f"{url}/model.onnx"))
+        failure = await _failure(HttpsSource(f"{url}/model.onnx", {}))
     assert failure.reason == Reason.ACCESS_DENIED
     assert "AccessDenied: Request has expired" in failure.message
 
 
 async def test_a_url_whose_port_is_none() -> None:
-    failure = await _failure(HttpsSource("https://host:99999/model.onnx"))
+    failure = await _failure(HttpsSource("https://host:99999/model.onnx", {}))
     assert failure.reason == Reason.UNSUPPORTED
 
 

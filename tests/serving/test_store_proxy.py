@@ -10,6 +10,7 @@ import pytest
 from conch_agent.sources.connection import build_context
 from conch_agent.sources.destinations import Destinations
 from conch_agent.sources.http_client import HttpClient
+from conch_agent.sources.proxies import Proxies
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_proxy import StoreProxy
 from tests.serving.bad_server import BadServer, serve
@@ -19,7 +20,7 @@ from tests.serving.bad_server import BadServer, serve
 async def proxied() -> AsyncGenerator[tuple[BadServer, StoreProxy], None]:
     async with serve() as bad:
         port = int(bad.url.rpartition(":")[2])
-        client = HttpClient("s3://b/m", "AWS_ENDPOINT_URL", Destinations("127.0.0.1"), build_context(None), "")
+        client = HttpClient("s3://b/m", "AWS_ENDPOINT_URL", Destinations("127.0.0.1"), build_context(None), Proxies())
         async with StoreProxy(Endpoint(bad.url, "127.0.0.1", port), client).run() as proxy:
             yield bad, proxy
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.az_credentials import FederatedIdentity
 from conch_agent.sources.az_token import TokenSource
+from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.s3_role import RoleSession, WebIdentity
 from conch_agent.sources.secret_settings import Endpoint
 from tests.serving.azure import serve
@@ -46,9 +47,11 @@ async def _request(
         try:
             if is_azure:
                 identity = FederatedIdentity(TENANT, CLIENT, file, service)
-                return (await TokenSource("az://account/models/m", identity, None).request(NOW))["expires_at"]
+                return (await TokenSource("az://account/models/m", identity, NetworkSettings()).request(NOW))[
+                    "expires_at"
+                ]
             role = WebIdentity(ROLE, file, service)
-            return (await RoleSession("s3://models/m", role, None).request(NOW))["expires_at"]
+            return (await RoleSession("s3://models/m", role, NetworkSettings()).request(NOW))["expires_at"]
         except Failure as failure:
             return failure
 

@@ -82,6 +82,7 @@ def all_examples() -> list[Example]:
         "cache": magika,
         "peers": magika,
         "mirrors": magika,
+        "proxy": magika,
         "canary": magika,
         "response-cache": magika,
         "swap": magika,
@@ -131,21 +132,24 @@ def upload(store: Store) -> None:
 
 
 def push(registry: str, files: str) -> None:
-    """Push the encrypted model to a registry, and to a server of files.
+    """Push the encrypted model to a registry, and to a server of files, which gets the plain one too.
 
     Args:
         registry: Its address: host:port.
         files: That of the server.
     """
     with TemporaryDirectory() as name:
-        folder, archive = Path(name) / "model", Path(name) / "magika-encrypted.tar.zst"
-        folder.mkdir()
+        encrypted, plain = Path(name) / "encrypted", Path(name) / "plain"
+        encrypted.mkdir()
         for path, content in encrypt_model(filetypes.MODEL).items():
-            (folder / path).write_bytes(content)
-        plain = {"OCI_PLAIN_HTTP": "true"}
-        run_plugin("model", "push", folder, f"oci://{registry}/team/magika-encrypted:v1", environment=plain)
-        run_plugin("model", "pack", folder, "--to", archive)
-        run_plugin("model", "push", archive, f"http://{files}/models/{archive.name}")
+            (encrypted / path).write_bytes(content)
+        plain.mkdir()
+        shutil.copy(filetypes.MODEL, plain)
+        settings = {"OCI_PLAIN_HTTP": "true"}
+        run_plugin("model", "push", encrypted, f"oci://{registry}/team/magika-encrypted:v1", environment=settings)
+        for folder, file in ((encrypted, "magika-encrypted.tar.zst"), (plain, "magika.tar.zst")):
+            run_plugin("model", "pack", folder, "--to", Path(name) / file)
+            run_plugin("model", "push", Path(name) / file, f"http://{files}/models/{file}")
 
 
 def sign_model(file: Path) -> dict[str, bytes]:
@@ -219,7 +223,7 @@ def build_trusted_keys() -> dict[str, Any]:
 
 
 def build_servers(namespace: str) -> list[dict[str, Any]]:
-    """Return the Services that encrypted-http.yaml and encrypted-oci.yaml name, and the Secret of the latter.
+    """Return the Services and Secrets that encrypted-http.yaml, encrypted-oci.yaml and proxy.yaml name.
 
     Args:
         namespace: That of the servers.
@@ -233,9 +237,13 @@ def build_servers(namespace: str) -> list[dict[str, Any]]:
         }
         for name, target in {"registry": "registry", "files": "store"}.items()
     ]
-    plain = {"OCI_PLAIN_HTTP": "true"}
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "registry"}, "stringData": plain}
-    return [*services, secret]
+    address = "http://user:password@proxy.example:3128"
+    proxies = {"HTTPS_PROXY": address, "HTTP_PROXY": address, "NO_PROXY": "files,.svc,10.0.0.0/8"}
+    secrets = [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
+        for name, data in {"registry": {"OCI_PLAIN_HTTP": "true"}, "proxied": proxies}.items()
+    ]
+    return [*services, *secrets]
 
 
 def build_identity() -> dict[str, Any]:

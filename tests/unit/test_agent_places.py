@@ -186,7 +186,7 @@ async def test_a_signed_url_is_in_no_message(case: str) -> None:
 
     async def attempt(place: ModelSource, failures: Sequence[Failure]) -> None:
         del failures
-        await HttpsSource(place.storage_uri).list_files()
+        await HttpsSource(place.storage_uri, {}).list_files()
 
     with pytest.raises(Failure) as caught:
         await try_places([place, place], attempt)

@@ -16,8 +16,9 @@ from conch_contract.sentences import join_words
 DEFAULT_REFRESH_SECONDS: Final = 60.0
 _EXAMPLES: Final = join_words((scheme.example for scheme in SCHEMES.values()), "or")
 _UNKNOWN_SCHEME: Final = f"storageUri needs another scheme; write it as {_EXAMPLES}"
-_SECRET_SCHEMES: Final = tuple(scheme for scheme in SCHEMES.values() if scheme.secret_keys)
-_SECRET_NAMES: Final = join_words(list_names(_SECRET_SCHEMES), "and")
+_WITHOUT_SECRET: Final = list_names(scheme for scheme in SCHEMES.values() if not scheme.secret_keys)
+_WITHOUT_NAMES: Final = join_words(_WITHOUT_SECRET, "and")
+_IS_WITHOUT: Final = f"matches('^({'|'.join(_WITHOUT_SECRET)})://')"
 
 
 def _if_set(field: str, uri_present: str, condition: str) -> str:
@@ -33,8 +34,8 @@ def secret_rule(uri_present: str = "") -> Rule:
         uri_present: CEL that is true where storageUri is present; empty: it is required.
     """
     return Rule(
-        _if_set("secretRef", uri_present, f"self.storageUri.matches('^({'|'.join(list_names(_SECRET_SCHEMES))})://')"),
-        message=f"storage.secretRef is used with {_SECRET_NAMES} only; remove it, or change the scheme of storageUri",
+        _if_set("secretRef", uri_present, f"!self.storageUri.{_IS_WITHOUT}"),
+        message=f"storage.secretRef is not used with {_WITHOUT_NAMES}; remove it, or change the scheme of storageUri",
         path=".storage",
     )
 
@@ -173,8 +174,8 @@ class SecretRef(Part):
 # The rules of storageUri in short, since each model of the CRD has them: the agent refuses what they let pass.
 _MIRRORS_RULE: Final = Rule(
     rf"self.all(m, m.uri.matches('^({'|'.join(list_names())})://[^\\s]+$') && !m.uri.matches('/[.][.]?(/|$)')"
-    f" && (!has(m.secretRef) || m.uri.matches('^({'|'.join(list_names(_SECRET_SCHEMES))})://')))",
-    message=f"a mirror has a uri as storageUri, and a secretRef for {_SECRET_NAMES} only; correct it, such as"
+    f" && (!has(m.secretRef) || !m.uri.{_IS_WITHOUT}))",
+    message=f"a mirror has a uri as storageUri, and no secretRef for {_WITHOUT_NAMES}; correct it, such as"
     f" {SCHEMES['s3'].example}",
 )
 
@@ -219,7 +220,7 @@ class Storage(Part):
 
     secret_ref: Annotated[
         SecretRef | None,
-        Field(description=f"Secret with credentials and settings of the storage, for {_SECRET_NAMES}."),
+        Field(description=f"Secret with credentials and settings of the storage. {_WITHOUT_NAMES} take none."),
     ] = None
     mirrors: Annotated[tuple[Mirror, ...], Field(max_length=4), list_map_key("uri"), _MIRRORS_RULE] = ()
     """Other places of the same files, tried in this order if storageUri fails."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from conch_agent.cache import Cache, CachedSource, CacheUnusableError, LastContent, open_cache
 from conch_agent.decryption import find_home
 from conch_agent.download import Progress
-from conch_agent.environments import ENVIRONMENT_FOLDERS, INDEX, Environments, Requirements, check_index
+from conch_agent.environments import ENVIRONMENT_FOLDERS, INDEX_KEYS, Environments, Requirements, parse_index
 from conch_agent.fetch import Fetch, FetchResult
 from conch_agent.layout import SERVED, delete_tree
 from conch_agent.peers import Peers
@@ -150,9 +150,9 @@ class ModelFetch:
             Failure: The packages cannot be installed or stored.
         """
         cache = None if self._model.decrypt else self._cache
-        secret = await run_in_thread(read_secret, self._settings.find_secret(self._model.secret), [INDEX])
-        folder, index = find_home(self._model, self._settings), check_index(secret.get(INDEX.name, ""))
-        return await Environments(folder, cache, place, index).ensure(requirements)
+        secret = await run_in_thread(read_secret, self._settings.find_secret(self._model.secret), INDEX_KEYS)
+        folder = find_home(self._model, self._settings)
+        return await Environments(folder, cache, place, parse_index(secret)).ensure(requirements)
 
     async def discard(self, source: Source, listing: Listing) -> None:
         """Delete the files and what is known of them, so that the next fetch downloads them again.

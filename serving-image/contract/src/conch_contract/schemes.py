@@ -125,6 +125,18 @@ _PART: Final = "[a-z0-9]+([._-]+[a-z0-9]+)*"  # of the name of a repository in a
 _TAG: Final = ":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _DIGEST: Final = "@sha256:[0-9a-f]{64}"
 
+_PROXIES: Final = (
+    SecretKey(
+        "HTTPS_PROXY",
+        "the [proxy](../serving-image.md#proxies) for `https://`, such as `http://user:password@proxy.example:3128`",
+    ),
+    SecretKey("HTTP_PROXY", "the proxy for `http://`"),
+    SecretKey(
+        "NO_PROXY",
+        "servers that are reached without: hosts, domains and networks, such as `.svc,10.0.0.0/8`; `*` is all",
+    ),
+)
+
 _ROWS: Final = (
     Scheme(
         "s3",
@@ -162,6 +174,7 @@ _ROWS: Final = (
                 "PEM certificates to trust for the endpoint: roots, or the server's own as `openssl req -x509` makes"
                 " it",
             ),
+            *_PROXIES,
         ),
     ),
     Scheme(
@@ -180,6 +193,7 @@ _ROWS: Final = (
             SecretKey("GOOGLE_BASE_URL", "an endpoint other than `https://storage.googleapis.com`", is_address=True),
             SecretKey("GOOGLE_ALLOW_HTTP", "`true` allows an `http://` endpoint"),
             SecretKey("ca.crt", "PEM certificates to trust for the endpoint, as for s3"),
+            *_PROXIES,
         ),
     ),
     Scheme(
@@ -222,6 +236,7 @@ _ROWS: Final = (
             SecretKey("AZURE_ALLOW_HTTP", "`true` allows an `http://` endpoint"),
             SecretKey("AZURE_SKIP_SIGNATURE", "`true` sends no credentials"),
             SecretKey("ca.crt", "PEM certificates to trust for the endpoint and the authority, as for s3"),
+            *_PROXIES,
         ),
     ),
     Scheme(
@@ -233,6 +248,16 @@ _ROWS: Final = (
         exclusions="user, password and blanks",
         has_plaintext=True,
         is_one_file=True,
+        secret_keys=(
+            SecretKey(
+                "HTTPS_AUTHORIZATION",
+                "the header `Authorization`, such as `Bearer <token>`, sent to `HTTPS_HOST` alone, and not without TLS",
+                is_credential=True,
+            ),
+            SecretKey("HTTPS_HOST", "the host of `storageUri`, with its port if that is not 443", is_credential=True),
+            SecretKey("ca.crt", "PEM certificates to trust for the server, as for s3"),
+            *_PROXIES,
+        ),
         refusals=(
             Refusal(
                 (
@@ -272,6 +297,7 @@ _ROWS: Final = (
                 "ca.crt",
                 "PEM certificates to trust for the endpoint, and for servers to which it redirects",
             ),
+            *_PROXIES,
         ),
         refusals=(
             Refusal(
@@ -302,6 +328,7 @@ _ROWS: Final = (
                 "ca.crt",
                 "PEM certificates to trust for the registry, its token service, and servers to which they redirect",
             ),
+            *_PROXIES,
         ),
         refusals=(
             Refusal(

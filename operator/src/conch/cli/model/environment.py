@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from typing import Final
+from urllib.parse import urlsplit
 
 from conch.cli.model.docker import read_logins
+from conch_agent.sources.https_settings import AUTHORIZATION, HOST
 from conch_agent.sources.oci_settings import LOGINS_KEY
 from conch_contract.schemes import find_scheme
 
@@ -17,6 +19,8 @@ _WORDS: Final = {
     ".dockerconfigjson in the storage Secret": "Docker's configuration",
     ".dockerconfigjson of the storage Secret": "Docker's configuration (docker login)",
     "in the storage Secret": "in the environment",
+    "into the Secret of storage.secretRef": "into the environment",
+    "in the environment of the agent's container": "in the environment",
 }
 
 
@@ -34,6 +38,8 @@ def read_environment(uri: str) -> dict[str, str]:
     values = {name: value for name in names if (value := os.environ.get(name))}
     if values.get("AWS_ENDPOINT_URL", "").startswith("http://"):
         values.setdefault("AWS_ALLOW_HTTP", "true")  # who runs the command has written the address
+    if AUTHORIZATION in values:
+        values.setdefault(HOST, urlsplit(uri).netloc)
     if LOGINS_KEY in names and (logins := read_logins(uri)):
         values[LOGINS_KEY] = logins
     return values

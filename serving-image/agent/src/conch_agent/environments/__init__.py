@@ -16,19 +16,19 @@ requirements.txt, or else of an index.
 With a cache on a claim, the files are blobs of it like those of an archive: one pod installs, and the others link.
 """
 
-from conch_agent.environments.install import INDEX, check_index
+from conch_agent.environments.index import INDEX_KEYS, parse_index
 from conch_agent.environments.parameter import find_requirements, set_environment
 from conch_agent.environments.requirements import WHEELS, Requirements, read_requirements
 from conch_agent.environments.store import ENVIRONMENT_FOLDERS, Environments
 
 __all__ = [
     "ENVIRONMENT_FOLDERS",
-    "INDEX",
+    "INDEX_KEYS",
     "WHEELS",
     "Environments",
     "Requirements",
-    "check_index",
     "find_requirements",
+    "parse_index",
     "read_requirements",
     "set_environment",
 ]

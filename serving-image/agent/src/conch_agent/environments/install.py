@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from conch_agent.environments.index import Index
 from conch_agent.environments.interpreter import Interpreter
 from conch_agent.environments.requirements import WHEELS, Requirements
 from conch_agent.reasons import Failure, Reason
 from conch_agent.signed_urls import hide_signatures
-from conch_agent.sources.storage_secret import build_invalid_secret
 from conch_agent.threads import run_in_thread
-from conch_contract.schemes import SecretKey
 
-INDEX: Final = SecretKey("PIP_INDEX_URL", "URL of an index of Python packages, as pip takes it")
 _OPTIONS: Final = (
     "--no-deps",
     "--only-binary=:all:",
@@ -37,12 +34,11 @@ _OPTIONS: Final = (
 )
 _ERROR: Final = "ERROR: "
 _WARNING: Final = "WARNING: "
-_URL: Final = re.compile(r"https?://[^\s/]\S*")
 _LONGEST_SECONDS: Final = 3600  # for an index that sends a byte now and then
 _LONGEST: Final = 1000  # letters of pip's words in a message
 
 
-async def install(requirements: Requirements, interpreter: Interpreter, folder: Path, place: str, index: str) -> None:
+async def install(requirements: Requirements, interpreter: Interpreter, folder: Path, place: str, index: Index) -> None:
     """Install packages into a folder.
 
     Args:
@@ -50,7 +46,7 @@ async def install(requirements: Requirements, interpreter: Interpreter, folder: 
         interpreter: The interpreter that imports them.
         folder: The folder, which is empty.
         place: As in `read_requirements`.
-        index: URL of the index that has the wheels; empty: pip's own.
+        index: The index that has the wheels.
 
     Raises:
         Failure: EnvironmentFailed, with pip's words.
@@ -58,38 +54,25 @@ async def install(requirements: Requirements, interpreter: Interpreter, folder: 
     """
     listed = folder.with_suffix(".txt")
     await run_in_thread(listed.write_text, "\n".join(requirements.lines) + "\n")
+    variables = await run_in_thread(index.write_variables, folder.parent)
     command = [sys.executable, "-m", "pip", "--python", interpreter.program, "install", *_OPTIONS]
     if requirements.wheels:
         command += ["--no-index", *(f"--find-links={wheel}" for wheel in requirements.wheels)]
     if requirements.has_hashes:
         command += ["--require-hashes"]
-    status, output = await _run([*command, f"--target={folder}", f"--requirement={listed}"], folder.parent, index)
+    status, output = await _run([*command, f"--target={folder}", f"--requirement={listed}"], folder.parent, variables)
     await run_in_thread(listed.unlink)
     if status == 0:
         return
     words = hide_signatures(_select(output))[:_LONGEST]
     if "[Errno 28]" in output:
         raise OSError(28, "No space left on device")
-    where = f"the folder {WHEELS}/" if requirements.wheels else f"the index of {INDEX.name}" if index else "pip's index"
+    where = f"the folder {WHEELS}/" if requirements.wheels else index.place
     message = (
         f"{place}: pip cannot install the packages from {where} (exit status {status}): {words} Expected is a wheel of"
         f" each version for this image's Python; sources are not built. The agent tries again."
     )
     raise Failure(Reason.ENVIRONMENT_FAILED, message)
-
-
-def check_index(url: str) -> str:
-    """Return the URL of an index.
-
-    Args:
-        url: The value of INDEX; empty: there is none.
-
-    Raises:
-        Failure: InvalidSecret: it is no URL.
-    """
-    if url and not _URL.fullmatch(url):
-        raise build_invalid_secret(INDEX.name, "is no URL", "Write one of http or https, such as https://host/simple")
-    return url
 
 
 def _select(output: str) -> str:
@@ -106,14 +89,13 @@ def _select(output: str) -> str:
     return " ".join([*warnings[-1:], *errors]) if errors else output[-_LONGEST:].strip()
 
 
-async def _run(command: list[str], folder: Path, index: str) -> tuple[int, str]:
+async def _run(command: list[str], folder: Path, variables: dict[str, str]) -> tuple[int, str]:
     """Run pip; return its exit status and its output. A cancellation ends it, and what it has started."""
     environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(folder), "TMPDIR": str(folder)}
-    # Arguments are in the list of processes, where a password of the index must not be.
     environment |= {"PIP_CONFIG_FILE": os.devnull, "PYTHONDONTWRITEBYTECODE": "1"}
     process = await asyncio.create_subprocess_exec(
         *command,
-        env=environment | ({INDEX.name: index} if index else {}),
+        env=environment | variables,
         cwd=folder,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -10,6 +10,7 @@ from typing import Final
 
 from conch_agent.cache import Cache, CachedSource, CacheUnusableError
 from conch_agent.download import Progress
+from conch_agent.environments.index import Index
 from conch_agent.environments.install import install
 from conch_agent.environments.interpreter import Interpreter, find_interpreter
 from conch_agent.environments.parameter import FOLDER
@@ -35,13 +36,13 @@ class Environments:
         folder: The model's download folder; with a cache, on the file system of the cache.
         cache: The cache; None: there is none.
         place: As in `read_requirements`.
-        index: URL of the index that has the wheels; empty: pip's own.
+        index: The index that has the wheels.
     """
 
     folder: Path
     cache: Cache | None
     place: str
-    index: str = ""
+    index: Index
 
     @property
     def environment(self) -> Path:
@@ -64,7 +65,7 @@ class Environments:
             CacheUnusableError: The cache cannot take them.
         """
         interpreter = await run_in_thread(find_interpreter)
-        key = await run_in_thread(compute_key, requirements, interpreter, self.index)
+        key = await run_in_thread(compute_key, requirements, interpreter, self.index.url)
         if not await run_in_thread(self._has, key):
             with translate_disk_errors(self.place, self.cache):
                 packages = await run_in_thread(_build, self.environment, interpreter)
@@ -133,7 +134,7 @@ def compute_key(requirements: Requirements, interpreter: Interpreter, index: str
     Args:
         requirements: The packages.
         interpreter: The interpreter that imports them.
-        index: As in `Environments`.
+        index: URL of the index; empty: that of pip.
     """
     digests = sorted((wheel.name, _hash(wheel)) for wheel in requirements.wheels)
     origin = "" if requirements.has_hashes or digests else index

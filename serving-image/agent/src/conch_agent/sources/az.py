@@ -16,6 +16,7 @@ from conch_agent.sources.az_errors import find_terms
 from conch_agent.sources.az_settings import IDENTITY, KEYS, AzSettings, parse_settings
 from conch_agent.sources.az_token import TokenSource
 from conch_agent.sources.base import Location
+from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.object_store import ObjectStoreSource
 from conch_agent.sources.pod_identity import has_variables
 from conch_agent.sources.renewal import Renewal
@@ -95,7 +96,7 @@ class _Container:
         self.endpoint = settings.endpoint
         host = f"{account}.blob.core.windows.net"
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)
-        self.authorities = settings.authorities
+        self.network: NetworkSettings = settings
         self.is_signed = credential is not None
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
@@ -103,8 +104,8 @@ class _Container:
         self._credential: Credential | None = credential
         self._renewal: Renewal[AzureBearerToken] | None = None
         if isinstance(credential, ServicePrincipal | FederatedIdentity):
-            tokens = TokenSource(uri, credential, settings.authorities)
-            self._renewal = Renewal((credential, settings.authorities), tokens.request)
+            tokens = TokenSource(uri, credential, settings)
+            self._renewal = Renewal((credential, settings), tokens.request)
 
     def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> AzureStore:
         """Return the client, as in Bucket."""

@@ -20,16 +20,15 @@ from conch_agent.sources.az_credentials import (
     parse_sas,
     parse_tenant,
 )
+from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings
 from conch_agent.sources.pod_identity import has_variables, read_variable
 from conch_agent.sources.secret_settings import (
-    WRITE_CERTIFICATES,
     WRITE_SWITCH,
     Endpoint,
     SettingKey,
     WrongFormError,
     check_plain_http,
     format_value,
-    parse_authorities,
     parse_endpoint,
     parse_switch,
     parse_token,
@@ -59,7 +58,7 @@ _KINDS: Final[tuple[Mapping[str, str], ...]] = (
 
 
 @dataclass(frozen=True)
-class AzSettings:
+class AzSettings(NetworkSettings):
     """The settings of Azure Blob Storage. None: the Secret has no such key.
 
     Attributes:
@@ -67,7 +66,6 @@ class AzSettings:
         endpoint: The address of the account.
         allow_http: True to allow an endpoint without TLS.
         skip_signature: True to send no credentials.
-        authorities: PEM certificates, without other text.
         unknown: The Secret's keys that set nothing here.
     """
 
@@ -75,7 +73,6 @@ class AzSettings:
     endpoint: Endpoint | None = None
     allow_http: bool = False
     skip_signature: bool = False
-    authorities: str | None = None
     unknown: tuple[str, ...] = ()
 
 
@@ -111,7 +108,7 @@ KEYS: Final[Mapping[str, SettingKey]] = {
     "AZURE_STORAGE_ENDPOINT": SettingKey("endpoint", _parse_endpoint, _WRITE_ENDPOINT),
     "AZURE_ALLOW_HTTP": SettingKey("allow_http", parse_switch, WRITE_SWITCH),
     "AZURE_SKIP_SIGNATURE": SettingKey("skip_signature", parse_switch, WRITE_SWITCH),
-    "ca.crt": SettingKey("authorities", parse_authorities, WRITE_CERTIFICATES),
+    **NETWORK_KEYS,
 }
 
 

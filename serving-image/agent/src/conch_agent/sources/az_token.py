@@ -14,6 +14,7 @@ from conch_agent.reasons import Failure
 from conch_agent.sources.answer import Answer
 from conch_agent.sources.az_credentials import FederatedIdentity, ServicePrincipal
 from conch_agent.sources.az_settings import IDENTITY
+from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.token_service import RefusedError, TokenService, read_pod_token
 from conch_agent.threads import run_in_thread
 from conch_contract.parsing import parse_json
@@ -49,17 +50,17 @@ _POD_REMEDIES: Final = {
 class TokenSource:
     """Requests tokens of one identity."""
 
-    def __init__(self, uri: str, principal: ServicePrincipal | FederatedIdentity, authorities: str | None) -> None:
+    def __init__(self, uri: str, principal: ServicePrincipal | FederatedIdentity, network: NetworkSettings) -> None:
         """Create the source.
 
         Args:
             uri: The storageUri, with which messages begin.
             principal: The service principal, or the identity of the pod.
-            authorities: PEM certificates to trust for the authority beside those of the image.
+            network: As in TokenService.
         """
         self._uri = uri
         self._principal = principal
-        self._service = TokenService(uri, principal.authority, _AUTHORITY, authorities)
+        self._service = TokenService(uri, principal.authority, _AUTHORITY, network)
 
     async def request(self, now: dt.datetime) -> AzureBearerToken:
         """Request a token.

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any, Final
 
 import aiohttp
+from yarl import URL
 
+from conch_agent.sources.answer import to_one_line
 from conch_agent.sources.destinations import Destinations, RefusedAddressError
+from conch_agent.sources.proxies import Proxy
 
+ISSUER_REMEDY: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
 TIMEOUT: Final = 10.0  # seconds in which a connection is complete, TLS included
 
 # OpenSSL's codes (x509_vfy.h).
@@ -114,6 +120,60 @@ def explain(error: BaseException, host: str, port: int) -> Problem:  # noqa: PLR
         return Problem(f"{where} does not answer in HTTP", "Correct the address, or read the server's log")
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return Problem(f"{where} cannot be reached ({words})", "Check the address, DNS and network policies")
+
+
+def explain_proxied(error: BaseException, host: str, port: int, proxy: Proxy) -> Problem:
+    """Return the cause of a failed connection through a proxy.
+
+    Args:
+        error: As in `explain`.
+        host: The address or name of the server.
+        port: Its port.
+        proxy: The proxy.
+    """
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return explain_refusal(proxy, error.status, error.message, f"{host}:{port}")
+    if isinstance(error, aiohttp.ClientConnectorError) and (error.host, error.port) == (proxy.host, proxy.port):
+        problem = explain(error, proxy.host, proxy.port)
+        return Problem(f"its proxy fails: {problem.cause}", f"Correct {proxy.key}, or its proxy")
+    problem = explain(error, host, port)
+    return replace(problem, cause=f"{problem.cause}, through the proxy {proxy.url}")
+
+
+def explain_refusal(proxy: Proxy, status: int, phrase: str, server: str) -> Problem:
+    """Return the cause of an answer of a proxy in place of the server's.
+
+    Args:
+        proxy: The proxy.
+        status: The status.
+        phrase: Its phrase.
+        server: Host and port of the server.
+    """
+    cause = f"the proxy {proxy.url} answered HTTP {status} {to_one_line(phrase)[:80]}".rstrip()
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        verb = "Correct" if proxy.user else "Write"
+        return Problem(cause, f"{verb} user and password before the host in {proxy.key}")
+    if status < 500:
+        return Problem(f"{cause} to a connection to {server}", f"Allow it in the proxy, or add {server} to NO_PROXY")
+    return Problem(f"{cause} to a connection to {server}", "Read the log of the proxy; the agent retries")
+
+
+def build_options(url: URL, headers: Mapping[str, str], proxy: Proxy | None) -> dict[str, Any]:
+    """Return the options of a request for aiohttp. The login (RFC 7617) is for the proxy alone.
+
+    Args:
+        url: The URL: a request with http:// is the proxy's own to read, and of one with https:// only the tunnel is.
+        headers: Headers for the server.
+        proxy: The proxy; None: the request is sent directly.
+    """
+    options: dict[str, Any] = {"headers": headers, "allow_redirects": False}
+    if proxy is None:
+        return options
+    has_login = proxy.user or proxy.password
+    login = {"Proxy-Authorization": aiohttp.encode_basic_auth(proxy.user, proxy.password)} if has_login else {}
+    if url.scheme == "https":
+        return {**options, "proxy": proxy.url, "proxy_headers": login}
+    return {**options, "proxy": proxy.url, "headers": {**headers, **login}}
 
 
 def _explain_certificate(error: ssl.SSLCertVerificationError, host: str, port: int) -> Problem:

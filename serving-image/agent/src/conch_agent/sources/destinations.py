@@ -118,26 +118,30 @@ class Destinations:
 class CheckedResolver(ThreadedResolver):
     """Resolves names for connections, which are then made to the addresses that were checked."""
 
-    def __init__(self, destinations: Destinations) -> None:
+    def __init__(self, destinations: Destinations, proxies: frozenset[tuple[str, int]]) -> None:
         """Create the resolver.
 
         Args:
             destinations: The addresses to which it may lead.
+            proxies: Host and port of the proxies, which the user has named too.
         """
         super().__init__()
         self._destinations = destinations
+        self._proxies = proxies
 
-    async def resolve(self, host: str, *args: Any, **kwargs: Any) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int = 0, *args: Any, **kwargs: Any) -> list[ResolveResult]:
         """Return the addresses of a name.
 
         Args:
             host: The name.
+            port: The port.
             *args: As in ThreadedResolver.
             **kwargs: As in ThreadedResolver.
 
         Raises:
             RefusedAddressError: The agent does not connect to one of them.
         """
-        addresses = await super().resolve(host, *args, **kwargs)
-        self._destinations.check(host, [address["host"] for address in addresses])
+        addresses = await super().resolve(host, port, *args, **kwargs)
+        destinations = Destinations(host) if (host.lower(), port) in self._proxies else self._destinations
+        destinations.check(host, [address["host"] for address in addresses])
         return addresses

@@ -14,6 +14,7 @@ from conch_agent.reasons import Failure
 from conch_agent.sources.base import Location
 from conch_agent.sources.gs_errors import TERMS
 from conch_agent.sources.gs_settings import ACCOUNT_KEY, KEYS, WRITE_ACCOUNT_KEY, AccountKey, GsSettings, parse_settings
+from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.storage_secret import build_invalid_secret
@@ -64,7 +65,7 @@ class _GsBucket:
         self.terms: StoreTerms = TERMS
         self.endpoint = settings.endpoint
         self.default_endpoint = _ENDPOINT
-        self.authorities = settings.authorities
+        self.network: NetworkSettings = settings
         self.is_signed = settings.account_key is not None
         self.read_headers = _READ_HEADERS
         self.unknown = settings.unknown

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings
 from conch_agent.sources.secret_settings import (
-    WRITE_CERTIFICATES,
     WRITE_ENDPOINT,
     WRITE_SWITCH,
     Endpoint,
@@ -19,7 +19,6 @@ from conch_agent.sources.secret_settings import (
     WrongFormError,
     check_plain_http,
     format_value,
-    parse_authorities,
     parse_endpoint,
     parse_switch,
     parse_values,
@@ -61,21 +60,19 @@ class AccountKey:
 
 
 @dataclass(frozen=True)
-class GsSettings:
+class GsSettings(NetworkSettings):
     """The settings of Google Cloud Storage. None: the Secret has no such key.
 
     Attributes:
         account_key: Key of the service account; None: the bucket is public.
         endpoint: The store's address.
         allow_http: True to allow an endpoint without TLS.
-        authorities: PEM certificates, without other text.
         unknown: The Secret's keys that set nothing here.
     """
 
     account_key: AccountKey | None = None
     endpoint: Endpoint | None = None
     allow_http: bool = False
-    authorities: str | None = None
     unknown: tuple[str, ...] = ()
 
 
@@ -155,7 +152,7 @@ KEYS: Final[Mapping[str, SettingKey]] = {
     ACCOUNT_KEY: SettingKey("account_key", _parse_account_key, WRITE_ACCOUNT_KEY),
     "GOOGLE_BASE_URL": SettingKey("endpoint", _parse_endpoint, WRITE_ENDPOINT),
     "GOOGLE_ALLOW_HTTP": SettingKey("allow_http", parse_switch, WRITE_SWITCH),
-    "ca.crt": SettingKey("authorities", parse_authorities, WRITE_CERTIFICATES),
+    **NETWORK_KEYS,
 }
 
 

@@ -26,7 +26,6 @@ from conch_agent.threads import run_in_thread
 _LONGEST_ANSWER: Final = 4 * 1024 * 1024  # bytes; a page of the hub has 1,000 files
 _MOST_PAGES: Final = 1000
 _SECONDS: Final = 60  # for an answer of the API
-_ISSUER_REMEDY: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
 _REMEDY: Final = "Correct HF_ENDPOINT in the storage Secret, or that hub."
 
 _T = TypeVar("_T")
@@ -49,7 +48,8 @@ class Hub:
         self._url = settings.endpoint.url
         self._credentials = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
         setting, context = "HF_ENDPOINT in the storage Secret", build_context(settings.authorities)
-        self._client = HttpClient(uri, setting, Destinations(settings.endpoint.host), context, _ISSUER_REMEDY)
+        destinations, proxies = Destinations(settings.endpoint.host), settings.find_proxies()
+        self._client = HttpClient(uri, setting, destinations, context, proxies)
 
     async def find_commit(self) -> str:
         """Return the commit of the revision.

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings
 from conch_agent.sources.secret_settings import (
-    WRITE_CERTIFICATES,
     WRITE_SWITCH,
     Endpoint,
     SettingKey,
     check_plain_http,
-    parse_authorities,
     parse_endpoint,
     parse_switch,
     parse_token,
@@ -23,20 +22,18 @@ _HUGGING_FACE: Final = Endpoint("https://huggingface.co", "huggingface.co", 443)
 
 
 @dataclass(frozen=True)
-class HfSettings:
+class HfSettings(NetworkSettings):
     """The settings of a hub.
 
     Attributes:
         token: The access token; None: requests are anonymous.
         endpoint: The hub's address.
         allow_http: True to allow an endpoint without TLS.
-        authorities: PEM certificates, without other text; None: those of the image alone.
     """
 
     token: str | None = None
     endpoint: Endpoint = _HUGGING_FACE
     allow_http: bool = False
-    authorities: str | None = None
 
 
 def _parse_endpoint(text: str) -> Endpoint:
@@ -47,7 +44,7 @@ KEYS: Final[Mapping[str, SettingKey]] = {
     "HF_TOKEN": SettingKey("token", parse_token, "Write the access token (hf_...) on one line"),
     "HF_ENDPOINT": SettingKey("endpoint", _parse_endpoint, "Write a URL such as https://hub.example"),
     "HF_ALLOW_HTTP": SettingKey("allow_http", parse_switch, WRITE_SWITCH),
-    "ca.crt": SettingKey("authorities", parse_authorities, WRITE_CERTIFICATES),
+    **NETWORK_KEYS,
 }
 
 

@@ -6,7 +6,8 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -15,10 +16,20 @@ import aiohttp
 from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.connection import TIMEOUT, Problem, explain, has_tls
+from conch_agent.sources.connection import (
+    ISSUER_REMEDY,
+    TIMEOUT,
+    Problem,
+    build_options,
+    explain,
+    explain_proxied,
+    explain_refusal,
+    has_tls,
+)
 from conch_agent.sources.destinations import CheckedResolver, Destinations, RefusedAddressError
 from conch_agent.sources.http_answers import ANSWER_ERRORS, CHUNK, WrongAnswerError
 from conch_agent.sources.pace import StalledError
+from conch_agent.sources.proxies import Proxies, Proxy
 
 _HEAD_SECONDS: Final = 30.0  # from a request to the end of the answer's headers
 _CONNECT: Final = aiohttp.ClientTimeout(total=None, connect=TIMEOUT, sock_connect=TIMEOUT)
@@ -43,6 +54,7 @@ class HttpClient:
         setting: The field or key of the Secret that has the address, for messages.
         destinations: The addresses to which connections may be made.
         context: The TLS context of all servers.
+        proxies: The proxies.
         issuer_remedy: Remedy for a certificate of an unknown issuer, a sentence without its full stop.
         plaintext_remedy: Remedy for a server without TLS, a sentence without its full stop; empty: that of the problem.
         host_remedy: Remedy for a host name without addresses, as `issuer_remedy`; empty: that of the problem.
@@ -53,14 +65,16 @@ class HttpClient:
     setting: str
     destinations: Destinations
     context: ssl.SSLContext
-    issuer_remedy: str
+    proxies: Proxies
+    issuer_remedy: str = ISSUER_REMEDY
     plaintext_remedy: str = ""
     server: str = ""
     host_remedy: str = ""
 
     def open_session(self) -> aiohttp.ClientSession:
         """Return a session, whose connections several requests use one after the other."""
-        connector = aiohttp.TCPConnector(resolver=CheckedResolver(self.destinations), ssl=self.context, limit=0)
+        resolver = CheckedResolver(self.destinations, self.proxies.addresses)
+        connector = aiohttp.TCPConnector(resolver=resolver, ssl=self.context, limit=0)
         return aiohttp.ClientSession(
             connector=connector,
             timeout=_CONNECT,
@@ -140,7 +154,12 @@ class HttpClient:
         url = visited[-1]
         for _ in range(_REDIRECTS + 1):
             self.destinations.check(url.host or "", ())
-            answer = await _request(session, method, url, {**headers, **credentials})
+            proxy = self.proxies.find(url)
+            answer = await _request(session, method, url, {**headers, **credentials}, proxy)
+            if proxy and answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+                answer.release()
+                problem = explain_refusal(proxy, answer.status, answer.reason or "", url.authority)
+                raise self._build_unreachable(problem)
             location = answer.headers.get("Location", "")
             if answer.status not in _REDIRECTED or not location:
                 return answer
@@ -169,7 +188,7 @@ class HttpClient:
             url: The URL of the request.
         """
         try:
-            parts = urlsplit(url)
+            parts, target = urlsplit(url), URL(url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError as invalid:
             return Failure(Reason.UNSUPPORTED, f"{self.uri} is no URL ({invalid}). Write it as https://host/file.")
@@ -184,7 +203,7 @@ class HttpClient:
             return self._build_refused(error)
         if isinstance(error, WrongAnswerError):
             return Failure(Reason.FETCH_FAILED, f"{self.uri}: {host}:{port} {error}. {error.remedy}.")
-        problem = await self._explain(error, host, port, is_plain=parts.scheme == "http")
+        problem = await self._explain(error, target, host, port)
         remedy = problem.remedy
         if problem.is_untrusted:
             remedy = self.issuer_remedy
@@ -192,7 +211,10 @@ class HttpClient:
             remedy = self.plaintext_remedy or remedy
         elif problem.is_unresolved:
             remedy = self.host_remedy or remedy
-        message = f"{self.uri}{self.server} cannot be reached: {problem.cause}. {remedy}."
+        return self._build_unreachable(replace(problem, remedy=remedy))
+
+    def _build_unreachable(self, problem: Problem) -> Failure:
+        message = f"{self.uri}{self.server} cannot be reached: {problem.cause}. {problem.remedy}."
         return Failure(Reason.UNREACHABLE, message)
 
     def _build_refused(self, error: RefusedAddressError) -> Failure:
@@ -204,18 +226,20 @@ class HttpClient:
         )
         return Failure(Reason.FETCH_FAILED, message)
 
-    async def _explain(self, error: Exception, host: str, port: int, *, is_plain: bool) -> Problem:
+    async def _explain(self, error: Exception, url: URL, host: str, port: int) -> Problem:
         if isinstance(error, SlowHeadError):
             cause = f"{host}:{port} did not complete the headers of its answer in {_HEAD_SECONDS:g} s"
             return Problem(cause, "Read the server's log")
+        if proxy := self.proxies.find(url):
+            return explain_proxied(error, host, port, proxy)
         is_broken = isinstance(error, _BROKEN) and not isinstance(error, aiohttp.ClientConnectorError)
-        if is_plain and is_broken and await has_tls(host, port, self.destinations):
+        if url.scheme == "http" and is_broken and await has_tls(host, port, self.destinations):
             return Problem(f"{host}:{port} speaks TLS", f"Write {self.setting} with https://")
         return explain(error, host, port)
 
 
 async def _request(
-    session: aiohttp.ClientSession, method: str, url: URL, headers: Mapping[str, str]
+    session: aiohttp.ClientSession, method: str, url: URL, headers: Mapping[str, str], proxy: Proxy | None
 ) -> aiohttp.ClientResponse:
     """Return an answer once it has a status and headers, without following redirects.
 
@@ -224,7 +248,7 @@ async def _request(
     """
     try:
         async with asyncio.timeout(_HEAD_SECONDS) as limit:
-            return await session.request(method, url, headers=headers, allow_redirects=False)
+            return await session.request(method, url, **build_options(url, headers, proxy))
     except TimeoutError:
         if not limit.expired():
             raise

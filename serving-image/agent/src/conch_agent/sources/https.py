@@ -5,7 +5,7 @@ A tar file is an archive: its members are the files.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -20,13 +20,12 @@ from conch_agent.sources.connection import build_context
 from conch_agent.sources.destinations import Destinations
 from conch_agent.sources.http_answers import build_range, check_page, read_error, read_rest
 from conch_agent.sources.http_client import HttpClient
+from conch_agent.sources.https_settings import KEYS, describe_credentials, parse_settings
+
+__all__ = ["KEYS", "HttpsSource", "open_source"]
 
 _DIGITS: Final = 18  # of a size that fits 64 bits
 _ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd")
-_ISSUER_REMEDY: Final = (
-    "The agent trusts the image's authorities: serve the file with a certificate of one, or from a store with ca.crt in"
-    " its Secret"
-)
 _PAGE_REMEDY: Final = "Write a URL that needs no login, and that is the file's own, not that of a page about it"
 
 
@@ -39,15 +38,18 @@ def open_source(location: Location) -> HttpsSource:
     Raises:
         Failure: Unsupported for a zip archive.
     """
-    return HttpsSource(location.uri)
+    return HttpsSource(location.uri, location.secret)
 
 
 class HttpsSource:
     """`https://host/file` (and `http://`)."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, secret: Mapping[str, str]) -> None:
         self.uri = uri
-        self._client = HttpClient(uri, "storageUri", Destinations.of_url(uri), build_context(None), _ISSUER_REMEDY)
+        settings = parse_settings(secret)
+        context, proxies = build_context(settings.authorities), settings.find_proxies()
+        self._client = HttpClient(uri, "storageUri", Destinations.of_url(uri), context, proxies)
+        self._credentials, self._remedy = settings.find_credentials(uri), describe_credentials(settings, uri)
         path = unquote(urlsplit(uri).path)
         self._name = PurePosixPath(path).name
         if self._name.endswith(".zip"):
@@ -81,7 +83,7 @@ class HttpsSource:
 
     @asynccontextmanager
     async def _get(self, headers: dict[str, str]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        async with self._client.get(self.uri, headers) as answer:
+        async with self._client.get(self.uri, headers, self._credentials) as answer:
             if answer.status not in {200, 206}:
                 raise self._build_refusal(await read_error(answer))
             await check_page(answer, self._name, _PAGE_REMEDY)
@@ -91,7 +93,7 @@ class HttpsSource:
         status = answer.status_line
         words = status if answer.words == status else f"{status}: {answer.words}"
         if answer.status in {401, 403}:
-            message = f"{self.uri}: the server refused access ({words}). Use a URL that may be read."
+            message = f"{self.uri}: the server refused access ({words}). {self._remedy}."
             return Failure(Reason.ACCESS_DENIED, message)
         if answer.status in {404, 410}:
             return Failure(Reason.NOT_FOUND, f"{self.uri} does not exist ({words}). Correct storageUri.")

@@ -26,7 +26,6 @@ from conch_agent.threads import run_in_thread
 
 LONGEST_MANIFEST: Final = 4 * 1024 * 1024  # bytes, which registries accept at least
 _SECONDS: Final = 60  # for a manifest
-_ISSUER_REMEDY: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
 _PLAINTEXT_REMEDY: Final = "Correct the port, or write OCI_PLAIN_HTTP=true into the storage Secret"
 _PAGE_REMEDY: Final = "Correct that registry, or the proxy before it"
 _DIGEST: Final = "sha256:"
@@ -40,7 +39,8 @@ class Registry:
         self._artifact = artifact
         self._url = f"{'http' if settings.plain_http else 'https'}://{artifact.api_host}"
         destinations, context = Destinations.of_url(self._url), build_context(settings.authorities)
-        self._client = HttpClient(uri, "storageUri", destinations, context, _ISSUER_REMEDY, _PLAINTEXT_REMEDY)
+        proxies = settings.find_proxies()
+        self._client = HttpClient(uri, "storageUri", destinations, context, proxies, plaintext_remedy=_PLAINTEXT_REMEDY)
         self._access = Access(uri, artifact, settings, self._client)
 
     async def read_manifest(self, reference: str) -> tuple[str, Manifest | Index]:

@@ -14,13 +14,12 @@ from typing import Annotated, Final
 from pydantic import BaseModel, Field, ValidationError
 
 from conch_agent.sources.answer import to_one_line
+from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings
 from conch_agent.sources.oci_uri import Artifact, normalize_host
 from conch_agent.sources.secret_settings import (
-    WRITE_CERTIFICATES,
     WRITE_SWITCH,
     SettingKey,
     WrongFormError,
-    parse_authorities,
     parse_switch,
     parse_values,
 )
@@ -58,18 +57,16 @@ class Login:
 
 
 @dataclass(frozen=True)
-class OciSettings:
+class OciSettings(NetworkSettings):
     """The settings of a registry.
 
     Attributes:
         logins: Entries of `.dockerconfigjson` by address of the registry.
         plain_http: True for a registry without TLS.
-        authorities: PEM certificates, without other text; None: those of the image alone.
     """
 
     logins: Mapping[str, DockerLogin] = field(default_factory=dict)
     plain_http: bool = False
-    authorities: str | None = None
 
 
 def _parse_logins(text: str) -> Mapping[str, DockerLogin]:
@@ -85,7 +82,7 @@ def _parse_logins(text: str) -> Mapping[str, DockerLogin]:
 KEYS: Final[Mapping[str, SettingKey]] = {
     LOGINS_KEY: SettingKey("logins", _parse_logins, _CREATE),
     "OCI_PLAIN_HTTP": SettingKey("plain_http", parse_switch, WRITE_SWITCH),
-    "ca.crt": SettingKey("authorities", parse_authorities, WRITE_CERTIFICATES),
+    **NETWORK_KEYS,
 }
 
 

@@ -11,6 +11,7 @@ from obstore.store import S3Store
 
 from conch_agent.reasons import Failure
 from conch_agent.sources.base import Location
+from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
 from conch_agent.sources.pod_identity import has_variables, read_variable
 from conch_agent.sources.renewal import Renewal
@@ -65,15 +66,15 @@ class _S3Bucket:
         self.name = name = parse_bucket(uri)
         self.terms: StoreTerms = TERMS
         self.endpoint = settings.endpoint
-        self.authorities = settings.authorities
+        self.network: NetworkSettings = settings
         self._region = settings.region or _find_region()
         identity = self._find_identity(settings)
         self.is_signed = settings.is_signed or identity is not None
         self._renewal: Renewal[S3Credential] | None = None
         if identity:
             self.terms = find_role_terms(identity.role)
-            session = RoleSession(uri, identity, settings.authorities)
-            self._renewal = Renewal((identity, settings.authorities), session.request)
+            session = RoleSession(uri, identity, settings)
+            self._renewal = Renewal((identity, settings), session.request)
         elif settings.skip_signature:
             self.terms = replace(TERMS, credentials="AWS_SKIP_SIGNATURE to false")
         elif not settings.is_signed and has_role():

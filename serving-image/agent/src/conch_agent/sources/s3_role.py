@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from conch_agent.reasons import Failure
 from conch_agent.sources.answer import Answer
+from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.pod_identity import read_variable
 from conch_agent.sources.s3_settings import ROLE, TOKEN_FILE, has_role
 from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value, parse_token
@@ -89,16 +90,16 @@ def _parse_role(text: str) -> str:
 class RoleSession:
     """Requests the temporary credentials of a role."""
 
-    def __init__(self, uri: str, identity: WebIdentity, authorities: str | None) -> None:
+    def __init__(self, uri: str, identity: WebIdentity, network: NetworkSettings) -> None:
         """Create the session.
 
         Args:
             uri: The storageUri, with which messages begin.
             identity: The role and the token.
-            authorities: PEM certificates to trust for the token service beside those of the image.
+            network: As in TokenService.
         """
         self._identity = identity
-        self._service = TokenService(uri, identity.service, SERVICE, authorities)
+        self._service = TokenService(uri, identity.service, SERVICE, network)
         self._uri = uri
 
     async def request(self, now: dt.datetime) -> S3Credential:

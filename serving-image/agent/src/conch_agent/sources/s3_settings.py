@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings
 from conch_agent.sources.pod_identity import has_variables
 from conch_agent.sources.secret_settings import (
-    WRITE_CERTIFICATES,
     WRITE_ENDPOINT,
     WRITE_SWITCH,
     Endpoint,
@@ -17,7 +17,6 @@ from conch_agent.sources.secret_settings import (
     WrongFormError,
     check_plain_http,
     format_value,
-    parse_authorities,
     parse_endpoint,
     parse_password,
     parse_switch,
@@ -33,7 +32,7 @@ _DOMAINS: Final = {"cn-": "amazonaws.com.cn", "eusc-": "amazonaws.eu"}
 
 
 @dataclass(frozen=True)
-class S3Settings:
+class S3Settings(NetworkSettings):
     """The settings of an S3 store. None: the Secret has no such key.
 
     Attributes:
@@ -47,7 +46,6 @@ class S3Settings:
         virtual_hosted: True to put the bucket into the host name.
         skip_signature: True to send no credentials.
         request_payer: True to pay for requests.
-        authorities: PEM certificates, without other text.
         unknown: The Secret's keys that set nothing here.
     """
 
@@ -61,7 +59,6 @@ class S3Settings:
     virtual_hosted: bool = False
     skip_signature: bool = False
     request_payer: bool = False
-    authorities: str | None = None
     unknown: tuple[str, ...] = ()
 
     @property
@@ -129,7 +126,7 @@ KEYS: Final[Mapping[str, SettingKey]] = {
     "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": SettingKey("virtual_hosted", parse_switch, WRITE_SWITCH),
     "AWS_SKIP_SIGNATURE": SettingKey("skip_signature", parse_switch, WRITE_SWITCH),
     "AWS_REQUEST_PAYER": SettingKey("request_payer", _parse_payer, WRITE_SWITCH),
-    "ca.crt": SettingKey("authorities", parse_authorities, WRITE_CERTIFICATES),
+    **NETWORK_KEYS,
 }
 
 

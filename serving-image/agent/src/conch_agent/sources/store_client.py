@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import obstore
 
 from conch_agent.reasons import Failure
+from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_errors import StoreTerms
 
@@ -43,8 +44,8 @@ class Bucket(Protocol):
         """The address of the provider's own store."""
 
     @property
-    def authorities(self) -> str | None:
-        """PEM certificates to trust for the endpoint."""
+    def network(self) -> NetworkSettings:
+        """Certificates to trust for the endpoint, and proxies."""
 
     @property
     def is_signed(self) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.connection import build_context
@@ -21,8 +21,6 @@ from conch_contract.addresses import check_address
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
-
-_ISSUER_REMEDY: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,9 @@ class StoreConnection:
         setting = f"{bucket.terms.endpoint_key} in the storage Secret"
         server = f": the store{self._target.where}"
         host_remedy = "" if bucket.endpoint else bucket.terms.unknown_host
-        destinations, context = Destinations(self._endpoint.host), build_context(bucket.authorities)
-        self._client = HttpClient(
-            uri, setting, destinations, context, _ISSUER_REMEDY, server=server, host_remedy=host_remedy
-        )
+        destinations, context = Destinations(self._endpoint.host), build_context(bucket.network.authorities)
+        proxies = bucket.network.find_proxies()
+        self._client = HttpClient(uri, setting, destinations, context, proxies, server=server, host_remedy=host_remedy)
         self._lock = asyncio.Lock()
         self._users = 0  # active blocks of `open`
         self._resources = AsyncExitStack()

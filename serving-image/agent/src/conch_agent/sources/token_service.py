@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
+from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import read_text
 from conch_agent.sources.answer import Answer, read_body
-from conch_agent.sources.connection import build_context, explain
+from conch_agent.sources.connection import ISSUER_REMEDY, build_context, build_options, explain, explain_proxied
 from conch_agent.sources.destinations import CheckedResolver, Destinations
+from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.secret_settings import Endpoint
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
 _LONGEST: Final = 64 * 1024
-_UNTRUSTED: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,13 @@ class TokenService:
         uri: The storageUri, with which messages begin.
         endpoint: The server's address.
         setting: The key of its address in the storage Secret.
-        authorities: PEM certificates to trust for it beside those of the image.
+        network: Certificates to trust for it, and proxies.
     """
 
     uri: str
     endpoint: Endpoint
     setting: str
-    authorities: str | None
+    network: NetworkSettings
 
     async def post(self, path: str, form: Mapping[str, str]) -> str:
         """Return the body of the answer to a form.
@@ -53,16 +54,18 @@ class TokenService:
             RefusedError: The answer has another status than 200.
             Failure: Unreachable, or FetchFailed for an address that is refused.
         """
-        endpoint = self.endpoint
+        endpoint, proxies = self.endpoint, self.network.find_proxies()
+        url = URL(f"{endpoint.url}{path}")
+        proxy = proxies.find(url)
         try:
             destinations = Destinations(endpoint.host)
             destinations.check(endpoint.host, ())
             connector = aiohttp.TCPConnector(
-                resolver=CheckedResolver(destinations), ssl=build_context(self.authorities)
+                resolver=CheckedResolver(destinations, proxies.addresses), ssl=build_context(self.network.authorities)
             )
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session,
-                session.post(f"{endpoint.url}{path}", data=dict(form), allow_redirects=False) as answer,
+                session.post(url, data=dict(form), **build_options(url, {}, proxy)) as answer,
             ):
                 body = bytearray()
                 async for chunk in answer.content.iter_chunked(_LONGEST):
@@ -71,8 +74,9 @@ class TokenService:
                         break
                 status, phrase, text = answer.status, answer.reason or "", body.decode(errors="replace").strip()
         except (aiohttp.ClientError, TimeoutError) as error:
-            problem = explain(error, endpoint.host, endpoint.port)
-            remedy = _UNTRUSTED if problem.is_untrusted else problem.remedy
+            where = endpoint.host, endpoint.port
+            problem = explain_proxied(error, *where, proxy) if proxy else explain(error, *where)
+            remedy = ISSUER_REMEDY if problem.is_untrusted else problem.remedy
             raise self.build_failure(f"cannot be reached: {problem.cause}", remedy, Reason.UNREACHABLE) from None
         except ValueError as error:  # of the address
             raise self.build_failure(f"is refused: {error}", f"Correct {self.setting}") from None

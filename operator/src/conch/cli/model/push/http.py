@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
@@ -13,9 +14,11 @@ from yarl import URL
 from conch.cli.model.push.plan import Advance, Outcome, Upload, find_change, read_chunks
 from conch.cli.options import CommandError
 from conch_agent.sources.answer import to_one_line
+from conch_agent.sources.connection import build_options
 from conch_agent.sources.http_answers import read_error
+from conch_agent.sources.https_settings import AUTHORIZATION
+from conch_agent.sources.network import NetworkSettings
 
-_HEADER: Final = "CONCH_HTTP_AUTHORIZATION"  # variable of the header Authorization
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=30, sock_read=300)
 
 
@@ -29,28 +32,31 @@ async def push(upload: Upload, uri: str, advance: Advance) -> Outcome:
 
     Raises:
         CommandError: The server refuses the file.
+        Failure: A proxy of the environment is invalid.
     """
     [file] = upload.files
     shown = check_uri(uri)
-    authorization = os.environ.get(_HEADER, "").strip()
+    authorization = os.environ.get(AUTHORIZATION, "").strip()
     if not re.fullmatch("[ -~]*", authorization):
         raise CommandError(
-            f"{_HEADER} has a line break or a character that is not ASCII; write it as one line of ASCII"
+            f"{AUTHORIZATION} has a line break or a character that is not ASCII; write it as one line of ASCII"
         )
     headers = {"Authorization": authorization} if authorization else {}
+    target = URL(uri)
+    options = build_options(target, headers, NetworkSettings().find_proxies().find(target))
     try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session:
-            if await _has(session, uri, upload):
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            if await _has(session, target, options, upload):
                 advance(file.size)
                 return Outcome(shown, present=[file.path])
             body = _read(upload, advance)
-            size = {"Content-Length": str(file.size)}
-            async with session.put(uri, data=body, headers=size, allow_redirects=False) as answer:
+            sized = {**options, "headers": {**options["headers"], "Content-Length": str(file.size)}}
+            async with session.put(target, data=body, **sized) as answer:
                 if answer.status not in {200, 201, 204}:
                     words = to_one_line((await read_error(answer)).words)
                     raise CommandError(
                         f"{shown}: the server answered {answer.status} ({words}); expected a server that takes PUT. If"
-                        f" it needs a login, set {_HEADER} to the value of the header Authorization"
+                        f" it needs a login, set {AUTHORIZATION} to the value of the header Authorization"
                     )
     except (aiohttp.ClientError, TimeoutError) as error:
         if change := find_change(error):
@@ -80,7 +86,7 @@ def check_uri(uri: str) -> str:
         raise CommandError("the target is no URL; expected https://host/path.tar.zst") from None
     if url.user is not None or url.password is not None:
         problem, url = (
-            f"has a user, which everyone sees in the list of processes; set {_HEADER} in its place",
+            f"has a user, which everyone sees in the list of processes; set {AUTHORIZATION} in its place",
             url.with_user(None),
         )
     shown = str(url.with_query(None).with_fragment(None))
@@ -94,10 +100,10 @@ async def _read(upload: Upload, advance: Advance):  # type: ignore[no-untyped-de
         yield chunk
 
 
-async def _has(session: aiohttp.ClientSession, uri: str, upload: Upload) -> bool:
+async def _has(session: aiohttp.ClientSession, url: URL, options: Mapping[str, Any], upload: Upload) -> bool:
     """Return True if the URL has the file: equal size, and an ETag that is its MD5, as many servers compute it."""
     [file] = upload.files
-    async with session.head(uri) as answer:
+    async with session.head(url, **options) as answer:
         tag = answer.headers.get("ETag", "").strip('"')
         if (
             answer.status != 200

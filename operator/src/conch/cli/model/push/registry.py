@@ -21,7 +21,7 @@ from conch.cli.model.manifest import ContentManifest, File
 from conch.cli.model.push.plan import Advance, Outcome, Upload, find_change, read_chunks
 from conch.cli.options import CommandError
 from conch_agent.sources.answer import to_one_line
-from conch_agent.sources.connection import build_context
+from conch_agent.sources.connection import build_context, build_options
 from conch_agent.sources.destinations import Destinations, RefusedAddressError
 from conch_agent.sources.http_answers import read_text
 from conch_agent.sources.http_client import HttpClient
@@ -151,6 +151,7 @@ class Registry:
             "the target",
             Destinations.of_url(self._url),
             build_context(settings.authorities),
+            settings.find_proxies(),
             "Install the issuer's certificate on this machine",
         )
         self._access = Access(uri, artifact, settings, self._client, actions="pull,push")
@@ -233,9 +234,8 @@ class Registry:
         """Yield an expected answer. A request that the registry denies is sent once more, with what it requires."""
         for is_last in (False, True):
             sent = {**(headers or {}), **(self._access.headers if self._is_own(url) else {})}
-            async with self._session.request(
-                method, url, headers=sent, data=body(), allow_redirects=False, timeout=_TIMEOUT
-            ) as answer:
+            options = build_options(url, sent, self._client.proxies.find(url))
+            async with self._session.request(method, url, data=body(), timeout=_TIMEOUT, **options) as answer:
                 if answer.status in expected:
                     yield answer
                     return
