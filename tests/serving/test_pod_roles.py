@@ -96,4 +96,24 @@ def test_the_role_is_not_for_public_and_other_stores(
         (pod.root / "storage" / "AWS_ENDPOINT_URL_STS").unlink()
     pod.write_manifest(build_python("s3://models/double"))
     pod.start_agent(env=environment)
-    assert "No credentials were sent" in pod.until_reason("AccessDenied").message
+    message = pod.until_reason("AccessDenied").message
+    assert "No credentials were sent" in message
+    remedy = "AWS_SKIP_SIGNATURE to false in" if store_is_public else "AWS_ENDPOINT_URL_STS for the identity of the pod"
+    assert f"set {remedy}" in message
+
+
+def test_an_agent_that_starts_anew_without_the_identity_serves_its_revision(
+    issuer: Issuer, guarded: Store, pod: Pod
+) -> None:
+    environment = prepare(pod, guarded, issuer.issue(ACCOUNT))
+    model = build_python("s3://models/double")
+    pod.write_manifest(model)
+    pod.start_agent(env=environment)
+    pod.start_triton()
+    pod.until_ready()
+    pod.write_manifest(model.model_copy(update={"digest": pod.until_reported().digest}))
+    assert pod.agent
+    pod.agent.kill()
+    (pod.root / "token").unlink()
+    pod.start_agent(env=environment | {"AWS_ROLE_ARN": "none"})
+    pod.until_ready()

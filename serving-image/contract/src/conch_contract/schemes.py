@@ -222,8 +222,9 @@ _ROWS: Final = (
             SecretKey("AZURE_CLIENT_SECRET", "a client secret of the service principal", is_credential=True),
             SecretKey(
                 "AZURE_AUTHORITY_HOST",
-                "the server of the service principal's tokens, always with TLS; default"
-                " `https://login.microsoftonline.com`",
+                "the server of tokens, of the service principal or the"
+                " [pod's identity](../serving-image.md#credentials-of-the-pods-service-account), always with TLS;"
+                " default `https://login.microsoftonline.com`, or for the pod's identity what the pod has",
             ),
             SecretKey("AZURE_STORAGE_ACCOUNT_NAME", "the account, which must be that of `storageUri`"),
             SecretKey(

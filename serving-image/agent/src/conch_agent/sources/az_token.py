@@ -39,6 +39,12 @@ _REMEDIES: Final = {
     "AADSTS90002": "Correct AZURE_TENANT_ID, or AZURE_AUTHORITY_HOST for a tenant of another cloud",
     "AADSTS900023": "Correct AZURE_TENANT_ID, or AZURE_AUTHORITY_HOST for a tenant of another cloud",
 }
+_POD_REMEDIES: Final = {
+    "AADSTS700016": "Correct the annotation azure.workload.identity/client-id or tenant-id of the service account",
+    "AADSTS700024": "Correct the clock of the node, or start the pod anew: the kubelet renews the token",
+    "AADSTS90002": "Correct the annotation azure.workload.identity/tenant-id of the service account",
+    "AADSTS900023": "Correct the annotation azure.workload.identity/tenant-id of the service account",
+}
 
 
 class TokenSource:
@@ -79,19 +85,19 @@ class TokenSource:
             raise self._build_refused(error.answer) from None
         try:
             fields = parse_json(body)
-            token, seconds = fields["access_token"], fields["expires_in"]
-            if not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
+            token, seconds = fields["access_token"], float(fields["expires_in"])
+            if not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token) and seconds > 0):
                 raise TypeError  # noqa: TRY301  as for other answers without a token
-            life = dt.timedelta(seconds=min(float(seconds), _LONGEST_LIFE))
-        except (ValueError, TypeError, LookupError):
+            life = dt.timedelta(seconds=min(seconds, _LONGEST_LIFE))
+        except (ValueError, TypeError, LookupError, OverflowError):
             raise self._service.build_failure("answered without a token", f"Correct {_AUTHORITY}") from None
         return {"token": token, "expires_at": now + life}
 
     def _build_refused(self, answer: Answer) -> Failure:
-        code = _CODE.search(answer.words)
-        remedy = _REMEDIES.get(code[0] if code else "", "")
+        found = _CODE.search(answer.words)
+        code = found[0] if found else ""
         if isinstance(self._principal, FederatedIdentity):
             whom = f"the identity {self._principal.client_id} to the pod's service account"
-            return self._service.build_refused(answer, whom, remedy or _TRUST)
-        remedy = remedy or "Check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
+            return self._service.build_refused(answer, whom, _POD_REMEDIES.get(code, _TRUST))
+        remedy = _REMEDIES.get(code, "Check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET")
         return self._service.build_refused(answer, "the service principal", remedy)

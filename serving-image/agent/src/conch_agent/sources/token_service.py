@@ -6,6 +6,7 @@ redirect is followed, and the failures have causes and remedies.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +93,10 @@ class TokenService:
             remedy: What to do about that.
         """
         words, status = answer.words, answer.status_line
-        if 400 <= answer.status < 500 and answer.status not in {404, 408, 429}:
+        if 400 <= answer.status < 500 and answer.status != 404 and not answer.is_outage:
             return self.build_failure(f"refused {whom} ({words})", remedy, Reason.ACCESS_DENIED)
         cause = f"answered {status}" + ("" if words == status else f" ({words})")
-        if answer.status == 429 or answer.status >= 500:
+        if answer.is_outage:
             return self.build_failure(cause, "The agent tries again", is_outage=True)
         return self.build_failure(cause, f"Correct {self.setting}")
 
@@ -123,13 +124,18 @@ def read_pod_token(uri: str, file: Path, variable: str) -> str:
         variable: The variable that names the file.
 
     Raises:
-        Failure: AccessDenied: it cannot be read.
+        Failure: AccessDenied: it cannot be read, or has another text.
     """
     try:
-        return read_text(file.resolve(), _LONGEST).strip()
+        token = read_text(file.resolve(), _LONGEST).strip()
     except (OSError, ValueError) as error:
-        message = f"{uri}: the token of {variable} cannot be read: {error}. Start the pod anew."
-        raise Failure(Reason.ACCESS_DENIED, message) from None
+        problem = str(error)
+    else:
+        if re.fullmatch(r"[!-~]+", token):
+            return token
+        problem = f"{file} is empty, or has more than one word"
+    message = f"{uri}: the token of {variable} cannot be read: {problem}. Start the pod anew."
+    raise Failure(Reason.ACCESS_DENIED, message)
 
 
 class RefusedError(Exception):
