@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.serving.identities import Issuer
+from tests.serving.identities import EksAgent, Issuer
 from tests.serving.pod import Pod
 from tests.serving.processes import until
 from tests.serving.store import Store
@@ -117,3 +117,28 @@ def test_an_agent_that_starts_anew_without_the_identity_serves_its_revision(
     (pod.root / "token").unlink()
     pod.start_agent(env=environment | {"AWS_ROLE_ARN": "none"})
     pod.until_ready()
+
+
+def test_a_model_is_served_with_the_pod_identity_of_eks(issuer: Issuer, guarded: Store, pod: Pod) -> None:
+    agent = EksAgent(guarded.endpoint, issuer, ROLE, ACCOUNT)
+    prepare(pod, guarded, "token-that-has-expired")
+    environment = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": agent.url,
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(pod.root / "token"),
+        "HTTP_PROXY": f"http://127.0.0.1:{free_port()}",  # by which that agent is not reached
+        "NO_PROXY": f"127.0.0.1:{guarded.port}",
+    }
+    pod.write_manifest(build_python("s3://models/double"))
+    pod.start_agent(env=environment)
+    pod.start_triton()
+    message = pod.until_reason("AccessDenied").message
+    assert "which issues the tokens, refused credentials to the pod's service account (token is expired)" in message
+    assert "Check the EKS Pod Identity association of spec.predictor.pod.serviceAccountName" in message
+
+    (pod.root / "token").write_text(agent.token)
+    pod.until_ready()
+    requests = agent.requests
+    pod.write_manifest(build_python("s3://others/double"))
+    assert "Check the policies of the role of the pod, and that they permit" in pod.until_reason("AccessDenied").message
+    assert agent.requests == requests, "the models of a pod share credentials"
+    agent.close()

@@ -9,7 +9,9 @@ from conch_agent.sources import takes_identity
 from conch_agent.sources.az_credentials import FederatedIdentity
 from conch_agent.sources.az_settings import AUTHORITY
 from conch_agent.sources.az_settings import parse_settings as parse_az
+from conch_agent.sources.destinations import Destinations, RefusedAddressError
 from conch_agent.sources.s3 import S3Source
+from conch_agent.sources.s3_pod_identity import EKS_ADDRESSES, find_pod_identity
 from conch_agent.sources.s3_role import find_web_identity
 from conch_agent.sources.s3_settings import build_host
 from tests.support.azure import CLIENT, TENANT
@@ -99,3 +101,45 @@ def test_a_wrong_value(name: str, value: str, words: str, environment: pytest.Mo
 )
 def test_the_token_service_of_a_partition(region: str, host: str) -> None:
     assert build_host("sts", region) == host
+
+
+@pytest.mark.parametrize("url", ["http://169.254.170.23/v1/credentials", "http://[fd00:ec2::23]/v1/credentials?a=b"])
+def test_the_agent_of_eks(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/token")
+    pod = find_pod_identity()
+    assert pod
+    assert f"{pod.agent.url}{pod.path}" == url
+    assert takes_identity(S3_URI, {})
+    assert takes_identity(S3_URI, {"AWS_ENDPOINT_URL": "https://bucket.vpce-1.s3.us-east-1.vpce.amazonaws.com"})
+    for other in ("https://store.example", "https://amazonaws.com.example", "https://notamazonaws.com"):
+        assert not takes_identity(S3_URI, {"AWS_ENDPOINT_URL": other})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/latest/meta-data",
+        "http://169.254.170.2/v2/credentials",
+        "http://attacker.example/v1/credentials",
+        "http://user@169.254.170.23/v1/credentials",
+        "https://169.254.170.23/v1/credentials",
+        "http://[::1/v1",
+        "169.254.170.23",
+    ],
+)
+def test_another_server_is_not_the_agent_of_eks(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/token")
+    with pytest.raises(Failure, match=r"AWS_CONTAINER_CREDENTIALS_FULL_URI in the environment of the pod is .*no URL"):
+        S3Source(S3_URI, {})
+
+
+def test_the_agent_of_eks_alone_may_have_its_link_local_address() -> None:
+    agent = "169.254.170.23"
+    Destinations(agent, EKS_ADDRESSES).check(agent, ())
+    for destinations, host in ((Destinations(agent), agent), (Destinations("store.example", EKS_ADDRESSES), agent)):
+        with pytest.raises(RefusedAddressError):
+            destinations.check(host, ())
+    with pytest.raises(RefusedAddressError):
+        Destinations(agent, EKS_ADDRESSES).check("169.254.169.254", ())

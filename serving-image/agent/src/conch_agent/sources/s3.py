@@ -16,7 +16,8 @@ from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
 from conch_agent.sources.pod_identity import has_variables, read_variable
 from conch_agent.sources.renewal import Renewal
 from conch_agent.sources.s3_errors import TERMS, find_role_terms
-from conch_agent.sources.s3_role import SERVICE, RoleSession, WebIdentity, find_web_identity
+from conch_agent.sources.s3_pod_identity import PodIdentitySession, find_pod_identity
+from conch_agent.sources.s3_role import SERVICE, RoleSession, find_web_identity
 from conch_agent.sources.s3_settings import KEYS, S3Settings, build_host, has_role, parse_region, parse_settings
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import NO_HEADERS, build_options, build_retries
@@ -68,17 +69,14 @@ class _S3Bucket:
         self.endpoint = settings.endpoint
         self.network: NetworkSettings = settings
         self._region = settings.region or _find_region()
-        identity = self._find_identity(settings)
-        self.is_signed = settings.is_signed or identity is not None
         self._renewal: Renewal[S3Credential] | None = None
-        if identity:
-            self.terms = find_role_terms(identity.role)
-            session = RoleSession(uri, identity, settings)
-            self._renewal = Renewal((identity, settings), session.request)
+        if settings.takes_role and (role := self._find_role(uri, settings)):
+            self._renewal, self.terms = role
         elif settings.skip_signature:
             self.terms = replace(TERMS, credentials="AWS_SKIP_SIGNATURE to false")
         elif not settings.is_signed and has_role():
             self.terms = TERMS.offer_identity(SERVICE)
+        self.is_signed = settings.is_signed or self._renewal is not None
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
         self._settings = settings
@@ -86,11 +84,16 @@ class _S3Bucket:
         host = f"{name}.{host}" if settings.virtual_hosted else host
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)
 
-    def _find_identity(self, settings: S3Settings) -> WebIdentity | None:
-        """Return the role of the pod; None: the Secret has credentials, or the store is public."""
+    def _find_role(self, uri: str, settings: S3Settings) -> tuple[Renewal[S3Credential], StoreTerms] | None:
+        """Return the credentials of the pod's role, in the order of Amazon's libraries; None: it has none."""
         host = build_host("sts", self._region)
         service = settings.token_service or Endpoint(f"https://{host}", host, 443)
-        return find_web_identity(service) if settings.takes_role else None
+        if identity := find_web_identity(service):
+            request = RoleSession(uri, identity, settings).request
+            return Renewal((identity, settings), request), find_role_terms(identity.role)
+        if pod := find_pod_identity():
+            return Renewal(pod, PodIdentitySession(uri, pod).request), find_role_terms()
+        return None
 
     def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> S3Store:
         """Return the client, as in Bucket."""

@@ -56,16 +56,16 @@ TERMS: Final = StoreTerms(
 )
 
 
-def find_role_terms(role: str) -> StoreTerms:
+def find_role_terms(role: str = "") -> StoreTerms:
     """Return the terms for requests with the credentials of a role.
 
     Args:
-        role: The role's ARN.
+        role: The role's ARN; empty: it is not known.
     """
     return replace(
         TERMS,
         remedies={**_REMEDIES, "ExpiredToken": _RENEWED},
-        credentials=f"the policies of the role {role}",
+        credentials=f"the policies of the role {role}".rstrip(),
         origin="of the pod",
         rights="they permit to list and read",
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import html
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 from conch_agent.reasons import Failure
 from conch_agent.sources.answer import Answer
 from conch_agent.sources.network import NetworkSettings
-from conch_agent.sources.pod_identity import read_variable
-from conch_agent.sources.s3_settings import ROLE, TOKEN_FILE, has_role
+from conch_agent.sources.pod_identity import has_variables, read_variable
+from conch_agent.sources.s3_settings import ROLE, TOKEN_FILE
 from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value, parse_token
 from conch_agent.sources.token_service import RefusedError, TokenService, read_pod_token
 from conch_agent.threads import run_in_thread
@@ -72,7 +73,7 @@ def find_web_identity(service: Endpoint) -> WebIdentity | None:
     Raises:
         Failure: AccessDenied: its name is no ARN.
     """
-    if not has_role():
+    if not has_variables(ROLE, TOKEN_FILE):
         return None
     role = read_variable(ROLE, _parse_role, "Correct the annotation eks.amazonaws.com/role-arn of its service account")
     token = read_variable(TOKEN_FILE, Path, "Correct it")
@@ -125,7 +126,7 @@ class RoleSession:
             body = await self._service.post("/", form)
         except RefusedError as error:
             raise self._build_refused(error.answer) from None
-        return self._parse(body, now)
+        return build_credential(self._service, now, lambda: _parse_fields(body))
 
     def _build_refused(self, answer: Answer) -> Failure:
         if answer.code in _BUSY:
@@ -134,18 +135,31 @@ class RoleSession:
         whom = f"the role {self._identity.role} to the pod's service account"
         return self._service.build_refused(answer, whom, _REMEDIES.get(answer.code, _REMEDY))
 
-    def _parse(self, body: str, now: dt.datetime) -> S3Credential:
-        """Return the credentials of an answer."""
-        try:
-            key, secret, token, expires = (
-                parse_token(html.unescape(re.findall(_FIELD.format(name=name), body)[0]))
-                for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
-            )
-            expires_at = dt.datetime.fromisoformat(expires)
-        except (ValueError, LookupError):
-            raise self._service.build_failure("answered without credentials", f"Correct {SERVICE}") from None
-        expires_at = min(expires_at.replace(tzinfo=expires_at.tzinfo or dt.UTC), now + _LONGEST_LIFE)
-        if expires_at <= now:
-            cause = f"answered with credentials that have expired ({expires}; the clock of the node has {now:%FT%TZ})"
-            raise self._service.build_failure(cause, "Correct the clock of the node, or of the token service")
-        return {"access_key_id": key, "secret_access_key": secret, "token": token, "expires_at": expires_at}
+
+def _parse_fields(body: str) -> list[str]:
+    """Return key, secret key, token and expiry of an answer."""
+    names = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
+    return [html.unescape(re.findall(_FIELD.format(name=name), body)[0]) for name in names]
+
+
+def build_credential(service: TokenService, now: dt.datetime, parse: Callable[[], list[str]]) -> S3Credential:
+    """Return the credentials of an answer.
+
+    Args:
+        service: The server that has answered.
+        now: The time.
+        parse: Returns key, secret key, token and expiry of the answer, or raises ValueError, TypeError or LookupError.
+
+    Raises:
+        Failure: FetchFailed: it has none, or such as have expired.
+    """
+    try:
+        key, secret, token, expires = map(parse_token, parse())
+        expires_at = dt.datetime.fromisoformat(expires)
+    except (ValueError, TypeError, LookupError):
+        raise service.build_failure("answered without credentials", f"Correct {service.setting}") from None
+    expires_at = min(expires_at.replace(tzinfo=expires_at.tzinfo or dt.UTC), now + _LONGEST_LIFE)
+    if expires_at <= now:
+        cause = f"answered with credentials that have expired ({expires}; the clock of the node has {now:%FT%TZ})"
+        raise service.build_failure(cause, "Correct the clock of the node, or of the token service")
+    return {"access_key_id": key, "secret_access_key": secret, "token": token, "expires_at": expires_at}

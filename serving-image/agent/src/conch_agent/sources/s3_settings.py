@@ -27,6 +27,9 @@ from conch_agent.sources.storage_secret import build_invalid_secret
 
 ROLE: Final = "AWS_ROLE_ARN"  # variables that EKS sets
 TOKEN_FILE: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105  the name of a variable
+EKS_AGENT: Final = "AWS_CONTAINER_CREDENTIALS_FULL_URI"  # those of EKS Pod Identity
+EKS_TOKEN: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"  # noqa: S105  the name of a variable
+_AMAZON: Final = re.compile(r"(.+\.)?amazonaws\.(com|com\.cn|eu)")  # also of private endpoints
 # Domains by the beginnings of the regions of a partition (https://docs.aws.amazon.com/general/latest/gr/s3.html).
 _DOMAINS: Final = {"cn-": "amazonaws.com.cn", "eusc-": "amazonaws.eu"}
 
@@ -64,7 +67,7 @@ class S3Settings(NetworkSettings):
     @property
     def takes_role(self) -> bool:
         """True if the credentials may be those of the pod: of a store for which they are, and without others."""
-        is_of_role = self.endpoint is None or self.token_service is not None
+        is_of_role = self.endpoint is None or self.token_service is not None or _is_amazon(self.endpoint)
         return self.access_key_id is None and not self.skip_signature and is_of_role
 
     @property
@@ -100,6 +103,10 @@ def build_host(service: str, region: str) -> str:
     """
     domain = next((domain for start, domain in _DOMAINS.items() if region.startswith(start)), "amazonaws.com")
     return f"{service}.{region}.{domain}"
+
+
+def _is_amazon(endpoint: Endpoint) -> bool:
+    return endpoint.is_secure and _AMAZON.fullmatch(endpoint.host) is not None
 
 
 def _parse_endpoint(text: str) -> Endpoint:
@@ -176,5 +183,5 @@ def takes_identity(secret: Mapping[str, str]) -> bool:
 
 
 def has_role() -> bool:
-    """Return True if the environment names a role and a token."""
-    return has_variables(ROLE, TOKEN_FILE)
+    """Return True if the environment names a role, or the agent of EKS that has its credentials."""
+    return has_variables(ROLE, TOKEN_FILE) or has_variables(EKS_AGENT, EKS_TOKEN)

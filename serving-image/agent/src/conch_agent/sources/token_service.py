@@ -22,6 +22,7 @@ from conch_agent.sources.connection import ISSUER_REMEDY, build_context, build_o
 from conch_agent.sources.destinations import CheckedResolver, Destinations
 from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.secret_settings import Endpoint
+from conch_contract.addresses import Address
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
 _LONGEST: Final = 64 * 1024
@@ -36,12 +37,14 @@ class TokenService:
         endpoint: The server's address.
         setting: The key of its address in the storage Secret.
         network: Certificates to trust for it, and proxies.
+        allowed: Link-local addresses that it may have.
     """
 
     uri: str
     endpoint: Endpoint
     setting: str
     network: NetworkSettings
+    allowed: frozenset[Address] = frozenset()
 
     async def post(self, path: str, form: Mapping[str, str]) -> str:
         """Return the body of the answer to a form.
@@ -54,18 +57,34 @@ class TokenService:
             RefusedError: The answer has another status than 200.
             Failure: Unreachable, or FetchFailed for an address that is refused.
         """
+        return await self._send("POST", path, {}, dict(form))
+
+    async def get(self, path: str, headers: Mapping[str, str]) -> str:
+        """Return the body of an answer.
+
+        Args:
+            path: The path at the server.
+            headers: Headers of the request.
+
+        Raises:
+            RefusedError: As in `post`.
+            Failure: As in `post`.
+        """
+        return await self._send("GET", path, headers, None)
+
+    async def _send(self, method: str, path: str, headers: Mapping[str, str], form: dict[str, str] | None) -> str:
         endpoint, proxies = self.endpoint, self.network.find_proxies()
         url = URL(f"{endpoint.url}{path}")
         proxy = proxies.find(url)
         try:
-            destinations = Destinations(endpoint.host)
+            destinations = Destinations(endpoint.host, self.allowed)
             destinations.check(endpoint.host, ())
             connector = aiohttp.TCPConnector(
                 resolver=CheckedResolver(destinations, proxies.addresses), ssl=build_context(self.network.authorities)
             )
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session,
-                session.post(url, data=dict(form), **build_options(url, {}, proxy)) as answer,
+                session.request(method, url, data=form, **build_options(url, headers, proxy)) as answer,
             ):
                 body = bytearray()
                 async for chunk in answer.content.iter_chunked(_LONGEST):
