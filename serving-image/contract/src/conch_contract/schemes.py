@@ -190,6 +190,11 @@ _ROWS: Final = (
                 "the JSON key of a service account; without it, requests are not signed (public buckets)",
                 is_credential=True,
             ),
+            SecretKey(
+                "GOOGLE_POD_IDENTITY",
+                "`true` reads without a key, with the"
+                " [identity of the pod](../serving-image.md#credentials-of-the-pods-service-account) on GKE",
+            ),
             SecretKey("GOOGLE_BASE_URL", "an endpoint other than `https://storage.googleapis.com`", is_address=True),
             SecretKey("GOOGLE_ALLOW_HTTP", "`true` allows an `http://` endpoint"),
             SecretKey("ca.crt", "PEM certificates to trust for the endpoint, as for s3"),

@@ -106,6 +106,7 @@ class _Container:
         if isinstance(credential, ServicePrincipal | FederatedIdentity):
             tokens = TokenSource(uri, credential, settings)
             self._renewal = Renewal((credential, settings), tokens.request)
+        self.signs_urls = self.is_signed and self._renewal is None
 
     def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> AzureStore:
         """Return the client, as in Bucket."""

@@ -15,9 +15,8 @@ from conch_agent.sources.answer import Answer
 from conch_agent.sources.az_credentials import FederatedIdentity, ServicePrincipal
 from conch_agent.sources.az_settings import IDENTITY
 from conch_agent.sources.network import NetworkSettings
-from conch_agent.sources.token_service import RefusedError, TokenService, read_pod_token
+from conch_agent.sources.token_service import RefusedError, TokenService, parse_token_answer, read_pod_token
 from conch_agent.threads import run_in_thread
-from conch_contract.parsing import parse_json
 
 if TYPE_CHECKING:
     from obstore.store import AzureBearerToken
@@ -29,7 +28,6 @@ _TRUST: Final = (
     " spec.predictor.pod.serviceAccountName and the cluster's issuer"
 )
 _AUTHORITY: Final = "AZURE_AUTHORITY_HOST"
-_LONGEST_LIFE: Final = 24 * 3600  # seconds
 _CODE: Final = re.compile(r"AADSTS\d+")
 # Remedies by code: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _REMEDIES: Final = {
@@ -83,15 +81,8 @@ class TokenSource:
             body = await self._service.post(f"/{principal.tenant}/oauth2/v2.0/token", form)
         except RefusedError as error:
             raise self._build_refused(error.answer) from None
-        try:
-            fields = parse_json(body)
-            token, seconds = fields["access_token"], float(fields["expires_in"])
-            if not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token) and seconds > 0):
-                raise TypeError  # noqa: TRY301  as for other answers without a token
-            life = dt.timedelta(seconds=min(seconds, _LONGEST_LIFE))
-        except (ValueError, TypeError, LookupError, OverflowError):
-            raise self._service.build_failure("answered without a token", f"Correct {_AUTHORITY}") from None
-        return {"token": token, "expires_at": now + life}
+        token, expires = parse_token_answer(self._service, body, now)
+        return {"token": token, "expires_at": expires}
 
     def _build_refused(self, answer: Answer) -> Failure:
         found = _CODE.search(answer.words)

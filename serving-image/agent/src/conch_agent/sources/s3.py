@@ -76,7 +76,7 @@ class _S3Bucket:
             self.terms = replace(TERMS, credentials="AWS_SKIP_SIGNATURE to false")
         elif not settings.is_signed and has_role():
             self.terms = TERMS.offer_identity(SERVICE)
-        self.is_signed = settings.is_signed or self._renewal is not None
+        self.is_signed = self.signs_urls = settings.is_signed or self._renewal is not None
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
         self._settings = settings

@@ -6,6 +6,7 @@ redirect is followed, and the failures have causes and remedies.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ from conch_agent.sources.destinations import CheckedResolver, Destinations
 from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.secret_settings import Endpoint
 from conch_contract.addresses import Address
+from conch_contract.parsing import parse_json
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
 _LONGEST: Final = 64 * 1024
+_LONGEST_LIFE: Final = 24 * 3600  # seconds of a token
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,27 @@ def read_pod_token(uri: str, file: Path, variable: str) -> str:
         problem = f"{file} is empty, or has more than one word"
     message = f"{uri}: the token of {variable} cannot be read: {problem}. Start the pod anew."
     raise Failure(Reason.ACCESS_DENIED, message)
+
+
+def parse_token_answer(service: TokenService, body: str, now: dt.datetime) -> tuple[str, dt.datetime]:
+    """Return the token of an answer of OAuth 2.0 (RFC 6749, section 5.1), and when it expires.
+
+    Args:
+        service: The server that has answered.
+        body: The answer.
+        now: The time.
+
+    Raises:
+        Failure: FetchFailed: it has none.
+    """
+    try:
+        fields = parse_json(body)
+        token, seconds = fields["access_token"], float(fields["expires_in"])
+        if not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token) and seconds > 0):
+            raise TypeError  # noqa: TRY301  as for other answers without a token
+        return token, now + dt.timedelta(seconds=min(seconds, _LONGEST_LIFE))
+    except (ValueError, TypeError, LookupError, OverflowError):
+        raise service.build_failure("answered without a token", f"Correct {service.setting}") from None
 
 
 class RefusedError(Exception):
