@@ -95,6 +95,21 @@ def test_wheels_of_the_model_are_installed(store: Store, pod: Pod) -> None:
     assert pod.infer("m", X)["y"] == [4.5, 6.0]
 
 
+def test_wheels_of_a_claim_need_no_proxy(pod: Pod) -> None:
+    """One that a platform adds, and that Conch does not support, is for the index alone."""
+    folder = pod.root / "pvc" / "claim" / "m"
+    (folder / "wheels").mkdir(parents=True)
+    (folder / "model.py").write_text(DOUBLE)
+    (folder / "config.pbtxt").write_text(CONFIG)
+    (folder / "requirements.txt").write_text("factor==3.0\n")
+    (folder / "wheels" / FACTOR[0]).write_bytes(FACTOR[1])
+    pod.write_manifest(ModelSource(name="m", format="python", storage_uri="pvc://claim/m"))
+    pod.start_agent(env={"https_proxy": "socks5://proxy:1080"})
+    pod.start_triton()
+    pod.until_ready()
+    assert pod.infer("m", X)["y"] == [4.5, 6.0]
+
+
 def test_wheels_without_a_signature_are_no_packages_of_a_signed_model(store: Store, pod: Pod, tmp_path: Path) -> None:
     """A signature may leave files out, which are then no files of the model: its packages need hashes."""
     folder, key = tmp_path / "model", bundles.make_key()

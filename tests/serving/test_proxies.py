@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ import pytest
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Source
+from conch_agent.sources.destinations import Destinations, RefusedAddressError
 from conch_agent.sources.hf import HfSource
 from conch_agent.sources.https import HttpsSource
 from conch_agent.sources.oci import OciSource
@@ -184,12 +186,19 @@ async def test_what_is_wrong_with_a_proxy_is_reported(
     assert words.format(**values) in raised.value.message
 
 
-async def test_a_server_leads_the_agent_to_no_metadata_server_by_the_proxy(proxy: HttpProxy) -> None:
+@pytest.mark.parametrize("host", ["169.254.169.254", "169.254.169.254.", "169%2e254.169.254"])
+async def test_a_server_leads_the_agent_to_no_metadata_server_by_the_proxy(host: str, proxy: HttpProxy) -> None:
     async with serve() as bad:
-        lead("http://169.254.169.254", bad)
-        with pytest.raises(Failure, match=r"leads to 169\.254\.169\.254, a link-local address"):
+        lead(f"http://{host}", bad)
+        with pytest.raises(Failure, match=rf"leads to {re.escape(host)}.*, a link-local address"):
             await HttpsSource(f"{bad.url}/m/model.onnx", {"HTTP_PROXY": proxy.url}).list_files()
     assert "169.254" not in proxy.process.log.read_text()
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1."])
+def test_a_server_leads_the_agent_to_no_loopback_by_a_proxy_of_the_pod(host: str) -> None:
+    with pytest.raises(RefusedAddressError, match="a loopback address, to which no server may lead the agent"):
+        Destinations("store.example").check(host, ())
 
 
 @pytest.mark.parametrize("scheme", ["s3", "oci", "http"])

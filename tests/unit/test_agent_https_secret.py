@@ -51,3 +51,24 @@ def test_a_login_is_for_its_host_alone(uri: str, is_sent: bool) -> None:
     assert settings.find_credentials(uri) == ({"Authorization": "Bearer secret"} if is_sent else {})
     assert ("was not sent: it is for https://models.example:8443" in describe_credentials(settings, uri)) is not is_sent
     assert parse_settings({}).find_credentials(uri) == {}
+
+
+@pytest.mark.parametrize(
+    ("host", "uri"),
+    [
+        ("xn--mnchen-3ya.example", "https://xn--mnchen-3ya.example/m"),
+        ("xn--mnchen-3ya.example", "https://münchen.example/m"),
+        ("[0:0::1]:8443", "https://[::1]:8443/m"),
+        ("models.example", "https://models.example:443/m"),
+        ("models.example:443", "https://models.example/m"),
+    ],
+)
+def test_a_host_has_several_forms(host: str, uri: str) -> None:
+    assert parse_settings({**LOGIN, "HTTPS_HOST": host}).find_credentials(uri)
+
+
+@pytest.mark.parametrize(
+    "host", ["models.example@attacker", "models.example\\@attacker", "models.example%2eattacker", "models.example%00"]
+)
+def test_another_host_that_begins_with_it_gets_no_login(host: str) -> None:
+    assert parse_settings({**LOGIN, "HTTPS_HOST": "models.example"}).find_credentials(f"https://{host}/m") == {}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from pip._vendor.requests.utils import get_environ_proxies
 from yarl import URL
 
 from conch_agent.environments import parse_index
@@ -26,16 +28,21 @@ WRONG = [
         "socks5://user:hunter2@proxy:1080",
         "is a proxy with 'socks5://', and Conch takes proxies for HTTP",
     ),
-    ("HTTPS_PROXY", "http://", "is 'http://', which names no host"),
-    ("HTTPS_PROXY", "http://user:hunter2@", "is 'http://', which names no host"),
-    ("HTTPS_PROXY", "http://user:hunter2@proxy:port", "is 'http://proxy:port', which is not a URL"),
-    ("HTTPS_PROXY", "http://user:hunter2@proxy/path", "is 'http://proxy/path', and a proxy has no path"),
+    ("HTTPS_PROXY", "http://", "is no URL of a proxy"),
+    ("HTTPS_PROXY", "http://user:hunter2@", "is no URL of a proxy"),
+    ("HTTPS_PROXY", "http://user:hunter2@proxy:port", "is no URL of a proxy"),
+    ("HTTPS_PROXY", "http://user:hunter2:proxy:3128", "is no URL of a proxy"),
+    ("HTTPS_PROXY", "http://user:hunter2", "is no URL of a proxy"),
+    ("HTTPS_PROXY", "user:hunter2://a@proxy/path", "has a path"),
+    ("HTTPS_PROXY", "http://user:hunter2@proxy/path", "has a path, and a proxy has none"),
     ("HTTPS_PROXY", "http://user:hunter2%0a@proxy", "has a control character in its user or password"),
     ("HTTPS_PROXY", "http://us%3Aer:hunter2@proxy", "has a colon in its user"),
     ("HTTPS_PROXY", "http://169.254.169.254:80", "link-local address or a cloud's metadata server"),
-    ("HTTP_PROXY", "http://a b:3128", "which holds a blank"),
-    ("HTTP_PROXY", "http://proxy:0", "whose port is 0"),
+    ("HTTP_PROXY", "http://a b:3128", "is no URL of a proxy"),
+    ("HTTP_PROXY", "http://proxy:0", "is no URL of a proxy"),
     ("NO_PROXY", ".svc, 10.0.0.0/99", "has '10.0.0.0/99', which is no host, domain or network"),
+    ("NO_PROXY", "http://user:hunter2@store", "has 'store', which is no host, domain or network"),
+    ("NO_PROXY", f"store:{'9' * 5000}", "which is no host, domain or network"),
     ("NO_PROXY", "http://store", "has 'http://store', which is no host, domain or network"),
     ("ca.crt", "text", "holds no PEM block and no certificate"),
     ("ca.crt", "/etc/ssl/ca.crt", "holds no PEM block and no certificate"),
@@ -94,6 +101,8 @@ def test_a_bundle_with_comments_is_read(tmp_path: Path) -> None:
         ("http://[::1]:3128", "http://[::1]:3128", ("", "")),
         ("http://user@proxy", "http://proxy", ("user", "")),
         ("user:a:b@c@proxy:3128", "http://proxy:3128", ("user", "a:b@c")),
+        ("http://user:a://b@proxy", "http://proxy", ("user", "a://b")),
+        ("user:a://b@proxy", "http://proxy", ("user", "a://b")),
         ("http://user:%C3%A4%2F@proxy", "http://proxy", ("user", "ä/")),
     ],
 )
@@ -113,6 +122,8 @@ def test_proxies(text: str, url: str, login: tuple[str, str]) -> None:
         ("store:8443", "https://store:8443", "https://store"),
         ("store:443", "https://store", "https://store:8443 http://store"),
         ("10.0.0.0/8 fd00::/8", "https://10.1.2.3:9000 https://[fd00::1]", "https://11.0.0.1 https://[fe00::1]"),
+        ("10.0.0.0/8", "https://[::ffff:10.1.2.3]", "https://[::ffff:11.1.2.3]"),
+        ("xn--mnchen-3ya.example", "https://münchen.example https://a.xn--mnchen-3ya.example", "https://store"),
         ("10.1.2.3,::1", "https://10.1.2.3 https://[::1]", "https://10.1.2.30"),
         ("10.1.2.3:80,[::1]:80", "http://10.1.2.3 http://[::1]", "https://10.1.2.3 https://[::1]"),
     ],
@@ -131,6 +142,7 @@ def test_the_secret_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch
     assert (proxies.https and proxies.https.host, proxies.http and proxies.http.host) == ("secret", "small")
     assert not proxies.find(URL("https://store.a.svc"))
     assert not parse({"NO_PROXY": "*"}).find_proxies().find(URL("https://store")), "as a source turns them off"
+    assert parse({"NO_PROXY": ","}).find_proxies().direct == (), "the Secret has the key, with no server"
 
 
 def test_an_invalid_variable_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +154,7 @@ def test_an_invalid_variable_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
         " for HTTP. Write a URL such as http://proxy.example:3128."
     )
     assert parse({"HTTP_PROXY": "proxy"}).find_proxies().http, "the Secret is used in its place"
+    assert not parse({"NO_PROXY": "*"}).find_proxies().http, "the Secret turns it off"
 
 
 def test_pip_gets_the_same_proxies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -153,3 +166,38 @@ def test_pip_gets_the_same_proxies(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         "PIP_INDEX_URL": "https://index/simple",
     }
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["user:hunter2/@proxy", "http://user:hunter2#@proxy", "HTTP://user:hunter2?%@proxy"])
+def test_pip_gets_a_password_that_it_cannot_take_for_a_host(text: str, tmp_path: Path) -> None:
+    """Its errors would show it."""
+    index = parse_index({"HTTPS_PROXY": text})
+    value = index.write_variables(tmp_path)["HTTPS_PROXY"]
+    password = text.partition("user:")[2].partition("@")[0]
+    assert value == f"http://user:{quote(password, safe='')}@proxy"
+    assert parse_proxy("HTTPS_PROXY", value) == parse_proxy("HTTPS_PROXY", text)
+    assert "hunter2" not in repr(index)
+
+
+@pytest.mark.parametrize(
+    ("text", "urls"),
+    [
+        ("*", "https://store http://10.0.0.1"),
+        (
+            "*.svc localhost\n.a.example,b.example",
+            "https://x.svc http://localhost https://a.example https://c.a.example",
+        ),
+        ("b.example", "https://b.example https://c.b.example https://cb.example"),
+        ("store:8443", "https://store:8443 https://store https://store:8444"),
+        ("10.0.0.0/8  10.1.2.3/32, ::1", "https://10.1.2.3 https://11.1.2.3 https://[::1] https://[::2]"),
+    ],
+)
+def test_pip_reaches_the_same_servers_directly(
+    text: str, urls: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxies = {"HTTP_PROXY": "proxy", "HTTPS_PROXY": "proxy", "NO_PROXY": text}
+    for name, value in parse_index(proxies).write_variables(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    found = parse(proxies).find_proxies()
+    for url in urls.split():
+        assert bool(get_environ_proxies(url)) is bool(found.find(URL(url))), url

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings, read_variable
-from conch_agent.sources.proxies import PROXY_KEYS
+from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings
 from conch_agent.sources.secret_settings import parse_values
 from conch_agent.sources.storage_secret import build_invalid_secret
 from conch_contract.schemes import SecretKey
@@ -27,13 +26,11 @@ class Index:
 
     Attributes:
         url: Its URL; empty: that of pip.
-        proxies: Variables of pip's environment.
-        authorities: PEM certificates to trust for it beside those of the image; None: there are none.
+        network: Certificates to trust for it beside those of the image, and proxies.
     """
 
     url: str = ""
-    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    authorities: str | None = None
+    network: NetworkSettings = field(default_factory=NetworkSettings)
 
     @property
     def place(self) -> str:
@@ -45,12 +42,16 @@ class Index:
 
         Args:
             folder: The folder for the file of certificates, of which pip takes one.
+
+        Raises:
+            Failure: Unreachable for an invalid proxy in the container's environment.
         """
-        variables = {**self.proxies, **({INDEX.name: self.url} if self.url else {})}
-        if self.authorities:
+        proxies = self.network.find_proxies()
+        variables = {**proxies.build_variables(), **({INDEX.name: self.url} if self.url else {})}
+        if self.network.authorities:
             bundle = folder / "ca.crt"
             known = ssl.create_default_context().get_ca_certs(binary_form=True)
-            bundle.write_text("".join(map(ssl.DER_cert_to_PEM_cert, known)) + self.authorities)
+            bundle.write_text("".join(map(ssl.DER_cert_to_PEM_cert, known)) + self.network.authorities)
             variables["PIP_CERT"] = str(bundle)
         return variables
 
@@ -62,12 +63,9 @@ def parse_index(secret: Mapping[str, str]) -> Index:
         secret: Values of INDEX_KEYS by key.
 
     Raises:
-        Failure: InvalidSecret; or Unreachable for an invalid proxy in the container's environment.
+        Failure: InvalidSecret.
     """
     url = secret.get(INDEX.name, "")
     if url and not _URL.fullmatch(url):
         raise build_invalid_secret(INDEX.name, "is no URL", "Write one of http or https, such as https://host/simple")
-    settings = NetworkSettings(**parse_values(secret, NETWORK_KEYS))
-    settings.find_proxies()
-    proxies = {name: value for name in PROXY_KEYS if (value := secret.get(name) or read_variable(name))}
-    return Index(url, proxies, settings.authorities)
+    return Index(url, NetworkSettings(**parse_values(secret, NETWORK_KEYS)))

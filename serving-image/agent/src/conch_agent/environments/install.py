@@ -49,14 +49,15 @@ async def install(requirements: Requirements, interpreter: Interpreter, folder: 
         index: The index that has the wheels.
 
     Raises:
-        Failure: EnvironmentFailed, with pip's words.
+        Failure: EnvironmentFailed, with pip's words; Unreachable: a proxy of the container's environment is invalid.
         OSError: The disk is full, or the folder cannot be written.
     """
     listed = folder.with_suffix(".txt")
     await run_in_thread(listed.write_text, "\n".join(requirements.lines) + "\n")
-    variables = await run_in_thread(index.write_variables, folder.parent)
+    is_local = bool(requirements.wheels)
+    variables = {} if is_local else await run_in_thread(index.write_variables, folder.parent)
     command = [sys.executable, "-m", "pip", "--python", interpreter.program, "install", *_OPTIONS]
-    if requirements.wheels:
+    if is_local:
         command += ["--no-index", *(f"--find-links={wheel}" for wheel in requirements.wheels)]
     if requirements.has_hashes:
         command += ["--require-hashes"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from conch_agent.sources.proxies import Proxy
 
 ISSUER_REMEDY: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
 TIMEOUT: Final = 10.0  # seconds in which a connection is complete, TLS included
+
+_SQUID: Final = "X-Squid-Error"
+_SCHEME: Final = re.compile(r"(?:^|,)\s*([A-Za-z]+)(?=\s+[^=\s]|\s*,|\s*$)")  # and no parameter
 
 # OpenSSL's codes (x509_vfy.h).
 _NOT_YET_VALID: Final = 9
@@ -85,14 +89,42 @@ async def has_tls(host: str, port: int, destinations: Destinations) -> bool:
     return True
 
 
-def explain(error: BaseException, host: str, port: int) -> Problem:  # noqa: PLR0911  a table: one row, one kind of error
+def explain(error: BaseException, host: str, port: int, proxy: Proxy | None = None) -> Problem:
     """Return the cause of a failed connection.
 
     Args:
         error: The error, or aiohttp's error that has it as an attribute.
-        host: The address or name.
-        port: The port.
+        host: The address or name of the server.
+        port: Its port.
+        proxy: The proxy between the pod and it; None: there is none.
     """
+    if proxy and isinstance(error, aiohttp.ClientHttpProxyError):
+        return _explain_refusal(proxy, error, f"{host}:{port}")
+    if (
+        proxy
+        and isinstance(error, aiohttp.ClientConnectorError)
+        and (error.host, error.port) == (proxy.host, proxy.port)
+    ):
+        problem = _explain_connection(error, proxy.host, proxy.port)
+        remedy = f"Correct {proxy.key}, or its proxy"
+        return Problem(f"its proxy fails: {problem.cause}", remedy, is_untrusted=problem.is_untrusted)
+    return name_proxy(_explain_connection(error, host, port), proxy)
+
+
+def name_proxy(problem: Problem, proxy: Proxy | None) -> Problem:
+    """Return a problem with the proxy, which may be its cause.
+
+    Args:
+        problem: The problem of a connection.
+        proxy: The proxy of the connection; None: there is none.
+    """
+    if proxy is None:
+        return problem
+    cause, remedy = f"{problem.cause}, through the proxy {proxy.url}", f"Read the log of the proxy. {problem.remedy}"
+    return replace(problem, cause=cause, remedy=remedy)
+
+
+def _explain_connection(error: BaseException, host: str, port: int) -> Problem:  # noqa: PLR0911  a table: one row, one kind of error
     error = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
     if isinstance(error, ssl.SSLCertVerificationError):
         return _explain_certificate(error, host, port)
@@ -122,40 +154,46 @@ def explain(error: BaseException, host: str, port: int) -> Problem:  # noqa: PLR
     return Problem(f"{where} cannot be reached ({words})", "Check the address, DNS and network policies")
 
 
-def explain_proxied(error: BaseException, host: str, port: int, proxy: Proxy) -> Problem:
-    """Return the cause of a failed connection through a proxy.
+def check_proxy(answer: aiohttp.ClientResponse, proxy: Proxy | None) -> None:
+    """Refuse an answer that a proxy has made itself to a request with http://, as aiohttp does of one with https://.
+
+    Other errors, such as 502, may be those of the server.
 
     Args:
-        error: As in `explain`.
-        host: The address or name of the server.
-        port: Its port.
-        proxy: The proxy.
+        answer: The answer.
+        proxy: The proxy of the request; None: there is none.
+
+    Raises:
+        aiohttp.ClientHttpProxyError: It requires a login, or is an error of Squid.
     """
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return explain_refusal(proxy, error.status, error.message, f"{host}:{port}")
-    if isinstance(error, aiohttp.ClientConnectorError) and (error.host, error.port) == (proxy.host, proxy.port):
-        problem = explain(error, proxy.host, proxy.port)
-        return Problem(f"its proxy fails: {problem.cause}", f"Correct {proxy.key}, or its proxy")
-    problem = explain(error, host, port)
-    return replace(problem, cause=f"{problem.cause}, through the proxy {proxy.url}")
+    status = answer.status
+    if proxy and (status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED or _SQUID in answer.headers):
+        answer.release()
+        raise aiohttp.ClientHttpProxyError(
+            answer.request_info, (), status=status, message=answer.reason or "", headers=answer.headers
+        )
 
 
-def explain_refusal(proxy: Proxy, status: int, phrase: str, server: str) -> Problem:
-    """Return the cause of an answer of a proxy in place of the server's.
-
-    Args:
-        proxy: The proxy.
-        status: The status.
-        phrase: Its phrase.
-        server: Host and port of the server.
-    """
-    cause = f"the proxy {proxy.url} answered HTTP {status} {to_one_line(phrase)[:80]}".rstrip()
+def _explain_refusal(proxy: Proxy, error: aiohttp.ClientHttpProxyError, server: str) -> Problem:
+    """Return the cause of an answer of a proxy in place of the server's, whose host and port are given."""
+    status = error.status
+    cause = f"the proxy {proxy.url} answered HTTP {status} {to_one_line(error.message)[:80]}".rstrip()
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        offered = _find_schemes(error)
+        if offered and "basic" not in map(str.lower, offered):
+            cause = f"{cause}, and takes logins by {', '.join(offered)}"
+            return Problem(cause, "Allow Basic, or the pods without a login, in the proxy: Conch sends no other login")
         verb = "Correct" if proxy.user else "Write"
         return Problem(cause, f"{verb} user and password before the host in {proxy.key}")
     if status < 500:
         return Problem(f"{cause} to a connection to {server}", f"Allow it in the proxy, or add {server} to NO_PROXY")
     return Problem(f"{cause} to a connection to {server}", "Read the log of the proxy; the agent retries")
+
+
+def _find_schemes(error: aiohttp.ClientHttpProxyError) -> list[str]:
+    """Return the schemes of logins that a proxy offers (RFC 9110, section 11.7.1)."""
+    offers = error.headers.getall("Proxy-Authenticate", []) if error.headers else []
+    return [scheme[:20] for offer in offers[:8] for scheme in _SCHEME.findall(offer)][:8]
 
 
 def build_options(url: URL, headers: Mapping[str, str], proxy: Proxy | None) -> dict[str, Any]:

@@ -7,10 +7,12 @@ requests to what only the pod reaches: Triton, the agent itself, the API server.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import socket
 from collections.abc import Sequence
 from typing import Any, Final, Self
+from urllib.parse import unquote
 
 from aiohttp.abc import ResolveResult
 from aiohttp.resolver import ThreadedResolver
@@ -80,7 +82,8 @@ class Destinations:
         """
         host = host.strip("[]").lower()
         is_named = host == self._named
-        found = [address for address in map(parse_address, addresses or (host,)) if address]
+        candidates = map(parse_address, addresses) if addresses else [_parse_host(host)]
+        found = [address for address in candidates if address]
         if is_named:
             self._is_loopback = self._is_loopback or any(map(is_loopback, found))
         elif host == self._api_server:
@@ -115,6 +118,18 @@ class Destinations:
         addresses = [str(address[0]) for *_, address in found]
         self.check(host, addresses)
         return addresses
+
+
+def _parse_host(host: str) -> Address | None:
+    """Return the address of a host that no resolver of the pod reads, but perhaps a proxy; None: it is a name.
+
+    >>> [str(_parse_host(host)) for host in ("127%2e0.0.1", "127.0.0.1.", "a.localhost", "store.example")]
+    ['127.0.0.1', '127.0.0.1', '127.0.0.1', 'None']
+    """
+    name = unquote(host).rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, section 6.3
+        return ipaddress.IPv4Address("127.0.0.1")
+    return parse_address(host) or parse_address(name)
 
 
 class CheckedResolver(ThreadedResolver):

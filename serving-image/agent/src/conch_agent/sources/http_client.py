@@ -6,8 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from http import HTTPStatus
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -21,10 +20,10 @@ from conch_agent.sources.connection import (
     TIMEOUT,
     Problem,
     build_options,
+    check_proxy,
     explain,
-    explain_proxied,
-    explain_refusal,
     has_tls,
+    name_proxy,
 )
 from conch_agent.sources.destinations import CheckedResolver, Destinations, RefusedAddressError
 from conch_agent.sources.http_answers import ANSWER_ERRORS, CHUNK, WrongAnswerError
@@ -156,10 +155,6 @@ class HttpClient:
             self.destinations.check(url.host or "", ())
             proxy = self.proxies.find(url)
             answer = await _request(session, method, url, {**headers, **credentials}, proxy)
-            if proxy and answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-                answer.release()
-                problem = explain_refusal(proxy, answer.status, answer.reason or "", url.authority)
-                raise self._build_unreachable(problem)
             location = answer.headers.get("Location", "")
             if answer.status not in _REDIRECTED or not location:
                 return answer
@@ -211,10 +206,7 @@ class HttpClient:
             remedy = self.plaintext_remedy or remedy
         elif problem.is_unresolved:
             remedy = self.host_remedy or remedy
-        return self._build_unreachable(replace(problem, remedy=remedy))
-
-    def _build_unreachable(self, problem: Problem) -> Failure:
-        message = f"{self.uri}{self.server} cannot be reached: {problem.cause}. {problem.remedy}."
+        message = f"{self.uri}{self.server} cannot be reached: {problem.cause}. {remedy}."
         return Failure(Reason.UNREACHABLE, message)
 
     def _build_refused(self, error: RefusedAddressError) -> Failure:
@@ -227,11 +219,12 @@ class HttpClient:
         return Failure(Reason.FETCH_FAILED, message)
 
     async def _explain(self, error: Exception, url: URL, host: str, port: int) -> Problem:
+        proxy = self.proxies.find(url)
         if isinstance(error, SlowHeadError):
             cause = f"{host}:{port} did not complete the headers of its answer in {_HEAD_SECONDS:g} s"
-            return Problem(cause, "Read the server's log")
-        if proxy := self.proxies.find(url):
-            return explain_proxied(error, host, port, proxy)
+            return name_proxy(Problem(cause, "Read the server's log"), proxy)
+        if proxy:
+            return explain(error, host, port, proxy)
         is_broken = isinstance(error, _BROKEN) and not isinstance(error, aiohttp.ClientConnectorError)
         if url.scheme == "http" and is_broken and await has_tls(host, port, self.destinations):
             return Problem(f"{host}:{port} speaks TLS", f"Write {self.setting} with https://")
@@ -244,12 +237,15 @@ async def _request(
     """Return an answer once it has a status and headers, without following redirects.
 
     Raises:
+        aiohttp.ClientHttpProxyError: As in `check_proxy`.
         SlowHeadError: They do not come in time, such as after interim answers (1xx) without end.
     """
     try:
         async with asyncio.timeout(_HEAD_SECONDS) as limit:
-            return await session.request(method, url, **build_options(url, headers, proxy))
+            answer = await session.request(method, url, **build_options(url, headers, proxy))
     except TimeoutError:
         if not limit.expired():
             raise
         raise SlowHeadError from None
+    check_proxy(answer, proxy)
+    return answer

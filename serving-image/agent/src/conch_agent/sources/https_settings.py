@@ -6,7 +6,7 @@ The credentials are bound to a host: who may write storageUri could otherwise ha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from yarl import URL
@@ -36,7 +36,7 @@ class HttpsSettings(NetworkSettings):
         host: The server that gets it.
     """
 
-    authorization: str | None = None
+    authorization: str | None = field(default=None, repr=False)
     host: Endpoint | None = None
 
     def find_credentials(self, uri: str) -> dict[str, str]:
@@ -49,8 +49,13 @@ class HttpsSettings(NetworkSettings):
             url = URL(uri)
         except ValueError:  # which a request reports
             return {}
-        is_bound = self.host and (url.scheme, url.host, url.port) == ("https", self.host.host, self.host.port)
+        is_bound = self.host and _find_place(url) == _find_place(URL(self.host.url))
         return {"Authorization": self.authorization} if is_bound and self.authorization else {}
+
+
+def _find_place(url: URL) -> tuple[str, str | None, int | None]:
+    """Return scheme, host and port in one form: names as DNS has them, IPv6 addresses shortened."""
+    return url.scheme, url.raw_host, url.port
 
 
 def _parse_host(text: str) -> Endpoint:

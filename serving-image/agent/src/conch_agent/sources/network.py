@@ -39,24 +39,19 @@ class NetworkSettings:
         Raises:
             Failure: Unreachable: a variable of the environment is invalid.
         """
+        direct = self.no_proxy if self.no_proxy is not None else _parse_variable("NO_PROXY") or ()
+        if Direct("*") in direct:  # so that the Secret turns off what a platform adds, such as a proxy for SOCKS
+            return Proxies(direct=direct)
         return Proxies(
             self.https_proxy or _parse_variable("HTTPS_PROXY"),
             self.http_proxy or _parse_variable("HTTP_PROXY"),
-            self.no_proxy or _parse_variable("NO_PROXY") or (),
+            direct,
         )
 
 
-def read_variable(name: str) -> str:
-    """Return a variable of the container's environment, which may be in small letters; empty: there is none.
-
-    Args:
-        name: A key of PROXY_KEYS.
-    """
-    return (os.environ.get(name) or os.environ.get(name.lower(), "")).strip()
-
-
 def _parse_variable(name: str) -> Any:
-    text, key = read_variable(name), PROXY_KEYS[name]
+    """Return the setting of a variable of the container's environment; None: there is none. Small letters are usual."""
+    text, key = (os.environ.get(name) or os.environ.get(name.lower(), "")).strip(), PROXY_KEYS[name]
     try:
         return key.parse(text) if text else None
     except WrongFormError as error:

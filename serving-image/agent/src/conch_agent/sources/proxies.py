@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from yarl import URL
 
@@ -45,6 +45,17 @@ class Proxy:
     user: str = ""
     password: str = field(default="", repr=False)
 
+    def build_login_url(self) -> str:
+        """Return the URL with user and password, whose special characters are escaped.
+
+        >>> parse_proxy("HTTP_PROXY", "me:a/b#c@proxy:3128").build_login_url()
+        'http://me:a%2Fb%23c@proxy:3128'
+        """
+        if not (self.user or self.password):
+            return self.url
+        scheme, _, place = self.url.partition("://")
+        return f"{scheme}://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{place}"
+
 
 @dataclass(frozen=True)
 class Direct:
@@ -59,8 +70,19 @@ class Direct:
             return False
         address = parse_address(host)
         if self.network:
-            return address is not None and address in self.network
+            return any(each in self.network for each in (address, getattr(address, "ipv4_mapped", None)) if each)
         return self.domain == "*" or f".{host}".endswith(f".{self.domain}")
+
+    def __str__(self) -> str:
+        """An entry of NO_PROXY that other programs read in the same sense, as far as they can."""
+        if self.network:
+            address = self.network.network_address
+            place = str(address if self.network.num_addresses == 1 else self.network)
+            is_bracketed = self.port is not None and address.version == 6
+            place = f"[{place}]" if is_bracketed else place
+        else:  # without a dot, pip takes it for the end of a name; with one and a port, for subdomains alone
+            place = self.domain if self.domain == "*" or self.port is not None else f".{self.domain}"
+        return place if self.port is None else f"{place}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +109,7 @@ class Proxies:
         >>> [bool(proxies.find(URL(f"https://{host}"))) for host in ("store.example", "store.a.svc", "10.1.2.3")]
         [True, False, False]
         """
-        host = (url.host or "").lower().rstrip(".")
+        host = (url.raw_host or "").lower().rstrip(".")  # an international name as DNS has it
         if any(each.has(host, url.port) for each in self.direct):
             return None
         return self.https if url.scheme == "https" else self.http
@@ -96,6 +118,17 @@ class Proxies:
     def addresses(self) -> frozenset[tuple[str, int]]:
         """Host and port of each."""
         return frozenset((each.host, each.port) for each in (self.http, self.https) if each)
+
+    def build_variables(self) -> dict[str, str]:
+        """Return the variables of another program's environment.
+
+        >>> proxies = Proxies(http=parse_proxy("HTTP_PROXY", "proxy"), direct=parse_direct("*.svc [::1]:80 10.0.0.1"))
+        >>> proxies.build_variables()
+        {'HTTP_PROXY': 'http://proxy', 'NO_PROXY': '.svc,[::1]:80,10.0.0.1'}
+        """
+        found = {"HTTPS_PROXY": self.https, "HTTP_PROXY": self.http}
+        variables = {name: proxy.build_login_url() for name, proxy in found.items() if proxy}
+        return {**variables, **({"NO_PROXY": ",".join(map(str, self.direct))} if self.direct else {})}
 
 
 def parse_proxy(key: str, text: str) -> Proxy:
@@ -106,22 +139,26 @@ def parse_proxy(key: str, text: str) -> Proxy:
         text: `http://user:password@host:port`, or with https; without a scheme it is http.
 
     Raises:
-        WrongFormError: It is no such URL. The text has no password.
+        WrongFormError: It is no such URL. The message has no part of it that may be a password, such as after a colon
+            where the @ is missing.
 
     >>> parse_proxy("HTTP_PROXY", "http://me:a%40b@proxy:3128")
     Proxy(key='HTTP_PROXY', url='http://proxy:3128', host='proxy', port=3128, user='me')
     """
-    scheme, _, rest = text.rpartition("://")
+    scheme, has_scheme, rest = text.partition("://")
+    if not has_scheme or not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", scheme):
+        scheme, rest = "http", text
     login, _, place = rest.rpartition("@")
-    if scheme.lower() not in ("", "http", "https"):
+    if scheme.lower() not in ("http", "https"):
         message = f"is a proxy with {format_value(f'{scheme}://')}, and Conch takes proxies for HTTP"
-        raise WrongFormError(message, _WRITE)
+        raise WrongFormError(message)
     try:
-        endpoint = parse_endpoint(f"{scheme.lower() or 'http'}://{place.rstrip('/')}", "")
-    except WrongFormError as error:
-        raise WrongFormError(str(error), _WRITE) from None
+        endpoint = parse_endpoint(f"{scheme.lower()}://{place.rstrip('/')}", "")
+    except WrongFormError:
+        message = "is no URL of a proxy, which has a host, a port, and before them user:password@ if it needs a login"
+        raise WrongFormError(message) from None
     if urlsplit(endpoint.url).path:
-        message = f"is {format_value(endpoint.url)}, and a proxy has no path"
+        message = "has a path, and a proxy has none"
         raise WrongFormError(message)
     try:
         check_address(endpoint.host)
@@ -134,7 +171,8 @@ def parse_proxy(key: str, text: str) -> Proxy:
     if ":" in user:
         message = "has a colon in its user, which no proxy takes"
         raise WrongFormError(message)
-    return Proxy(key, endpoint.url, endpoint.host, endpoint.port, user, password)
+    url = URL(endpoint.url)
+    return Proxy(key, endpoint.url, url.raw_host or "", endpoint.port, user, password)
 
 
 def parse_direct(text: str) -> tuple[Direct, ...]:
@@ -154,12 +192,13 @@ def _parse_direct(entry: str) -> Direct:
         return Direct(network=ipaddress.ip_network(entry.strip("[]"), strict=False))
     except ValueError:
         pass
-    host, colon, port = entry.rpartition(":") if re.search(r":\d+$", entry) else (entry, "", "")
+    host, colon, port = entry.rpartition(":") if re.search(r":[0-9]{1,5}$", entry) else (entry, "", "")
     if address := parse_address(host) if colon else None:
         return Direct(network=ipaddress.ip_network(address), port=int(port))
     domain = host.removeprefix("*.").strip(".")
     if not re.fullmatch(r"\*|[a-z0-9_-]+(\.[a-z0-9_-]+)*", domain):
-        message = f"has {format_value(entry)}, which is no host, domain or network"
+        shown = format_value(entry.rpartition("@")[2])  # without the login of a URL
+        message = f"has {shown}, which is no host, domain or network"
         raise WrongFormError(message)
     return Direct(domain=domain, port=int(port) if colon else None)
 

@@ -19,7 +19,7 @@ from yarl import URL
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import read_text
 from conch_agent.sources.answer import Answer, read_body
-from conch_agent.sources.connection import ISSUER_REMEDY, build_context, build_options, explain, explain_proxied
+from conch_agent.sources.connection import ISSUER_REMEDY, build_context, build_options, check_proxy, explain
 from conch_agent.sources.destinations import CheckedResolver, Destinations
 from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.secret_settings import Endpoint
@@ -89,6 +89,7 @@ class TokenService:
                 aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session,
                 session.request(method, url, data=form, **build_options(url, headers, proxy)) as answer,
             ):
+                check_proxy(answer, proxy)
                 body = bytearray()
                 async for chunk in answer.content.iter_chunked(_LONGEST):
                     body += chunk
@@ -96,8 +97,7 @@ class TokenService:
                         break
                 status, phrase, text = answer.status, answer.reason or "", body.decode(errors="replace").strip()
         except (aiohttp.ClientError, TimeoutError) as error:
-            where = endpoint.host, endpoint.port
-            problem = explain_proxied(error, *where, proxy) if proxy else explain(error, *where)
+            problem = explain(error, endpoint.host, endpoint.port, proxy)
             remedy = ISSUER_REMEDY if problem.is_untrusted else problem.remedy
             raise self.build_failure(f"cannot be reached: {problem.cause}", remedy, Reason.UNREACHABLE) from None
         except ValueError as error:  # of the address

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 from yarl import URL
@@ -14,7 +13,7 @@ from yarl import URL
 from conch.cli.model.push.plan import Advance, Outcome, Upload, find_change, read_chunks
 from conch.cli.options import CommandError
 from conch_agent.sources.answer import to_one_line
-from conch_agent.sources.connection import build_options
+from conch_agent.sources.connection import build_options, check_proxy, explain
 from conch_agent.sources.http_answers import read_error
 from conch_agent.sources.https_settings import AUTHORIZATION
 from conch_agent.sources.network import NetworkSettings
@@ -43,15 +42,19 @@ async def push(upload: Upload, uri: str, advance: Advance) -> Outcome:
         )
     headers = {"Authorization": authorization} if authorization else {}
     target = URL(uri)
-    options = build_options(target, headers, NetworkSettings().find_proxies().find(target))
+    proxy = NetworkSettings().find_proxies().find(target)
+    options = build_options(target, headers, proxy)
     try:
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-            if await _has(session, target, options, upload):
+            async with session.head(target, **options) as answer:
+                check_proxy(answer, proxy)
+            if _has(answer, upload):
                 advance(file.size)
                 return Outcome(shown, present=[file.path])
             body = _read(upload, advance)
             sized = {**options, "headers": {**options["headers"], "Content-Length": str(file.size)}}
             async with session.put(target, data=body, **sized) as answer:
+                check_proxy(answer, proxy)
                 if answer.status not in {200, 201, 204}:
                     words = to_one_line((await read_error(answer)).words)
                     raise CommandError(
@@ -61,6 +64,9 @@ async def push(upload: Upload, uri: str, advance: Advance) -> Outcome:
     except (aiohttp.ClientError, TimeoutError) as error:
         if change := find_change(error):
             raise change from None
+        if proxy:
+            problem = explain(error, target.raw_host or "", target.port or 0, proxy)
+            raise CommandError(f"{shown}: {problem.cause}. {problem.remedy}") from None
         raise CommandError(
             f"{shown}: {type(error).__name__}, no complete answer; correct the URL, or run the command again"
         ) from None
@@ -100,16 +106,15 @@ async def _read(upload: Upload, advance: Advance):  # type: ignore[no-untyped-de
         yield chunk
 
 
-async def _has(session: aiohttp.ClientSession, url: URL, options: Mapping[str, Any], upload: Upload) -> bool:
+def _has(answer: aiohttp.ClientResponse, upload: Upload) -> bool:
     """Return True if the URL has the file: equal size, and an ETag that is its MD5, as many servers compute it."""
     [file] = upload.files
-    async with session.head(url, **options) as answer:
-        tag = answer.headers.get("ETag", "").strip('"')
-        if (
-            answer.status != 200
-            or answer.content_length != file.size
-            or len(tag) != hashlib.md5(usedforsecurity=False).digest_size * 2
-        ):
-            return False
+    tag = answer.headers.get("ETag", "").strip('"')
+    if (
+        answer.status != 200
+        or answer.content_length != file.size
+        or len(tag) != hashlib.md5(usedforsecurity=False).digest_size * 2
+    ):
+        return False
     with (upload.folder / file.path).open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == tag

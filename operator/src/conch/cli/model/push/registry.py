@@ -21,7 +21,7 @@ from conch.cli.model.manifest import ContentManifest, File
 from conch.cli.model.push.plan import Advance, Outcome, Upload, find_change, read_chunks
 from conch.cli.options import CommandError
 from conch_agent.sources.answer import to_one_line
-from conch_agent.sources.connection import build_context, build_options
+from conch_agent.sources.connection import build_context, build_options, check_proxy
 from conch_agent.sources.destinations import Destinations, RefusedAddressError
 from conch_agent.sources.http_answers import read_text
 from conch_agent.sources.http_client import HttpClient
@@ -234,8 +234,10 @@ class Registry:
         """Yield an expected answer. A request that the registry denies is sent once more, with what it requires."""
         for is_last in (False, True):
             sent = {**(headers or {}), **(self._access.headers if self._is_own(url) else {})}
-            options = build_options(url, sent, self._client.proxies.find(url))
+            proxy = self._client.proxies.find(url)
+            options = build_options(url, sent, proxy)
             async with self._session.request(method, url, data=body(), timeout=_TIMEOUT, **options) as answer:
+                check_proxy(answer, proxy)
                 if answer.status in expected:
                     yield answer
                     return
