@@ -233,7 +233,6 @@ async def test_addresses_of_both_families_are_known() -> None:
         ("az://account/models/m", {"AZURE_SKIP_SIGNATURE": "true"}, True),
         ("az://account/models/m", {"AZURE_STORAGE_ENDPOINT": "https://store.example"}, True),
         ("gs://models/m", {}, True),
-        ("gs://models/m", {"GOOGLE_POD_IDENTITY": "true"}, False),
     ],
 )
 def test_what_a_pod_reads_as_itself_is_not_sent(

@@ -143,3 +143,9 @@ def test_the_agent_of_eks_alone_may_have_its_link_local_address() -> None:
             destinations.check(host, ())
     with pytest.raises(RefusedAddressError):
         Destinations(agent, EKS_ADDRESSES).check("169.254.169.254", ())
+
+
+def test_the_identity_of_gke_is_used_where_the_secret_requests_it() -> None:
+    assert takes_identity("gs://models/m", {"GOOGLE_POD_IDENTITY": "true"})
+    assert not takes_identity("gs://models/m", {"GOOGLE_POD_IDENTITY": "false"})
+    assert not takes_identity("gs://models/m", {})
