@@ -5,8 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import sys
+import threading
 import time
+import urllib.parse
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jwt
@@ -69,3 +74,49 @@ class Issuer:
             ],
             "roles": [{"roleName": name, "roleArn": role, "attachedPolicies": ["read"], "trustPolicy": trust}],
         }
+
+
+class EksAgent:
+    """What EKS Pod Identity has on each node: it returns the credentials of a role for the token of its account."""
+
+    def __init__(self, store: str, issuer: Issuer, role: str, account: str) -> None:
+        self._store, self._issuer, self._role, self._account = store, issuer, role, account
+        self.token = "token-of-the-account"
+        self.requests = 0
+        agent = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                agent.requests += 1
+                is_known = (self.path, self.headers["Authorization"]) == ("/v1/credentials", agent.token)
+                body = json.dumps(agent.assume() if is_known else {"message": "token is expired"}).encode()
+                self.send_response(200 if is_known else 400)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1/credentials"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def assume(self) -> dict[str, str]:
+        """Return credentials, which are those of the store's token service."""
+        form = {
+            "Action": "AssumeRoleWithWebIdentity",
+            "Version": "2011-06-15",
+            "RoleArn": self._role,
+            "RoleSessionName": "eks",
+            "WebIdentityToken": self._issuer.issue(self._account),
+        }
+        with urllib.request.urlopen(self._store, urllib.parse.urlencode(form).encode()) as answer:  # noqa: S310  http
+            text = answer.read().decode()
+        names = {
+            "AccessKeyId": "AccessKeyId",
+            "SecretAccessKey": "SecretAccessKey",
+            "Token": "SessionToken",
+            "Expiration": "Expiration",
+        }
+        return {name: re.findall(f"<{field}>([^<]+)<", text)[0] for name, field in names.items()}
+
+    def close(self) -> None:
+        self._server.shutdown()

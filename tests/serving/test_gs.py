@@ -18,6 +18,7 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Source
 from conch_agent.sources.gs import GsSource
 from conch_contract import ModelSource, ModelState
+from tests.serving import azure
 from tests.serving.certificates import issued
 from tests.serving.gcs import Gate, Gcs
 from tests.serving.pod import Pod
@@ -261,3 +262,56 @@ async def test_a_store_that_is_not_there() -> None:
     failure = await _failure(GsSource("gs://b/m", {"GOOGLE_BASE_URL": "https://127.0.0.1:1"}))
     assert failure.reason == Reason.UNREACHABLE
     assert "nothing listens at 127.0.0.1:1" in failure.message
+
+
+class MetadataServer:
+    """GKE's metadata server: it has a token of the pod's service account."""
+
+    def __init__(self) -> None:
+        self.status, self.requests = 200, 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.requests += 1
+        assert request.path == "/computeMetadata/v1/instance/service-accounts/default/token"
+        assert request.headers["Metadata-Flavor"] == "Google"
+        if self.status != 200:
+            return web.Response(status=self.status, text="Unable to generate access token; IAM returned 403 Forbidden")
+        return web.json_response({"access_token": "ya29.token", "expires_in": 3599, "token_type": "Bearer"})
+
+
+async def test_the_identity_of_a_pod_on_gke(gcs: Gcs, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    metadata = MetadataServer()
+
+    async def forward(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers.get("Authorization", ""))
+        raise web.HTTPTemporaryRedirect(f"{gcs.endpoint}{request.raw_path}")
+
+    gcs.put("models", {"pods/a": b"content"})
+    async with azure.serve(metadata.answer, None) as server, azure.serve(forward, None) as store:
+        monkeypatch.setenv("GCE_METADATA_HOST", server.removeprefix("http://"))
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        secret = {"GOOGLE_BASE_URL": store, "GOOGLE_ALLOW_HTTP": "true", "NO_PROXY": "127.0.0.1"}
+        assert [str(item.path) for item in (await GsSource("gs://models/pods", secret).list_files()).items] == ["a"]
+        assert set(seen) == {""}
+        assert metadata.requests == 0, "without the key no identity is used"
+
+        metadata.status = 403
+        failure = await _failure(GsSource("gs://models/pods", secret | {"GOOGLE_POD_IDENTITY": "true"}))
+        assert failure.reason == Reason.ACCESS_DENIED
+        assert "refused a token to the pod's service account (Unable to generate access token" in failure.message
+        assert "Check that the node pool has GKE's metadata server" in failure.message
+        metadata.status = 200
+        seen.clear()
+        source = GsSource("gs://models/pods", secret | {"GOOGLE_POD_IDENTITY": "true"})
+        [item] = (await source.list_files()).items
+        assert b"".join([bytes(block) async for block in source.read(item, 0)]) == b"content"
+        assert set(seen) == {"Bearer ya29.token"}
+        assert metadata.requests == 2
+
+
+@pytest.mark.parametrize("host", ["attacker.example", "169.254.170.2", "user@127.0.0.1", "metadata.google.internal"])
+def test_another_server_is_no_metadata_server(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GCE_METADATA_HOST", host)
+    with pytest.raises(Failure, match="GCE_METADATA_HOST in the environment of the pod "):
+        GsSource("gs://models/m", {"GOOGLE_POD_IDENTITY": "true"})

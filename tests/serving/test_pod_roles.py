@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.serving.identities import Issuer
+from tests.serving.identities import EksAgent, Issuer
 from tests.serving.pod import Pod
 from tests.serving.processes import until
 from tests.serving.store import Store
@@ -96,4 +96,49 @@ def test_the_role_is_not_for_public_and_other_stores(
         (pod.root / "storage" / "AWS_ENDPOINT_URL_STS").unlink()
     pod.write_manifest(build_python("s3://models/double"))
     pod.start_agent(env=environment)
-    assert "No credentials were sent" in pod.until_reason("AccessDenied").message
+    message = pod.until_reason("AccessDenied").message
+    assert "No credentials were sent" in message
+    remedy = "AWS_SKIP_SIGNATURE to false in" if store_is_public else "AWS_ENDPOINT_URL_STS for the identity of the pod"
+    assert f"set {remedy}" in message
+
+
+def test_an_agent_that_starts_anew_without_the_identity_serves_its_revision(
+    issuer: Issuer, guarded: Store, pod: Pod
+) -> None:
+    environment = prepare(pod, guarded, issuer.issue(ACCOUNT))
+    model = build_python("s3://models/double")
+    pod.write_manifest(model)
+    pod.start_agent(env=environment)
+    pod.start_triton()
+    pod.until_ready()
+    pod.write_manifest(model.model_copy(update={"digest": pod.until_reported().digest}))
+    assert pod.agent
+    pod.agent.kill()
+    (pod.root / "token").unlink()
+    pod.start_agent(env=environment | {"AWS_ROLE_ARN": "none"})
+    pod.until_ready()
+
+
+def test_a_model_is_served_with_the_pod_identity_of_eks(issuer: Issuer, guarded: Store, pod: Pod) -> None:
+    agent = EksAgent(guarded.endpoint, issuer, ROLE, ACCOUNT)
+    prepare(pod, guarded, "token-that-has-expired")
+    environment = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": agent.url,
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(pod.root / "token"),
+        "HTTP_PROXY": f"http://127.0.0.1:{free_port()}",  # by which that agent is not reached
+        "NO_PROXY": f"127.0.0.1:{guarded.port}",
+    }
+    pod.write_manifest(build_python("s3://models/double"))
+    pod.start_agent(env=environment)
+    pod.start_triton()
+    message = pod.until_reason("AccessDenied").message
+    assert "which issues the tokens, refused credentials to the pod's service account (token is expired)" in message
+    assert "Check the EKS Pod Identity association of spec.predictor.pod.serviceAccountName" in message
+
+    (pod.root / "token").write_text(agent.token)
+    pod.until_ready()
+    requests = agent.requests
+    pod.write_manifest(build_python("s3://others/double"))
+    assert "Check the policies of the role of the pod, and that they permit" in pod.until_reason("AccessDenied").message
+    assert agent.requests == requests, "the models of a pod share credentials"
+    agent.close()

@@ -27,6 +27,7 @@ from conch_agent.sources.base import Buffer, Item, Listing
 from conch_agent.sources.local import LocalSource
 from conch_agent.sources.ranged_reads import RANGE
 from conch_contract import ModelSource
+from tests.support.azure import CLIENT, TENANT
 
 SIZE = 2 * RANGE
 
@@ -249,7 +250,7 @@ def test_what_a_pod_reads_as_itself_is_not_sent(
     assert PlaceIndex(settings).find_models([model], key)
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/models")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/token")
-    for name in IDENTITY:
-        monkeypatch.setenv(name, "x")
+    for name, value in zip(IDENTITY, (TENANT, CLIENT, "/token"), strict=True):
+        monkeypatch.setenv(name, value)
     assert bool(PlaceIndex(settings).find_models([model], key)) is is_sent
     assert bool(PlaceIndex(settings).read_keys(model)) is is_sent

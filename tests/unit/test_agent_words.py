@@ -12,8 +12,10 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.repository_model import check_name
 from conch_agent.settings import Settings, parse_arguments
 from conch_agent.sources.answer import read_body
-from conch_agent.sources.s3_errors import classify
+from conch_agent.sources.s3_errors import classify, find_role_terms
 from conch_agent.sources.storage_secret import read_secret
+from conch_agent.sources.store_errors import Target, classify_version
+from conch_agent.sources.store_errors import classify as classify_by_terms
 from conch_contract import ModelSource, names
 from conch_contract.schemes import SCHEMES
 
@@ -35,6 +37,20 @@ def test_the_stores_errors(text: str, reason: Reason, part: str) -> None:
     assert failure.reason == reason
     assert part in failure.message
     assert failure.message.startswith("s3://b/m")
+
+
+def test_credentials_that_have_expired_and_those_of_a_role() -> None:
+    """A remedy names what the user has: no key of the Secret where the credentials are those of the pod."""
+    error = RuntimeError(f"{_PREFIX}400 Bad Request: <Error><Code>ExpiredToken</Code></Error>")
+    failure = classify(error, "s3://b/m", "b", "")
+    assert failure.message.endswith("in the storage Secret have expired: write others, or a key that lasts.")
+    terms = find_role_terms("arn:aws:iam::1:role/models")
+    failure = classify_by_terms(error, Target("s3://b/m", "b", ""), terms)
+    assert failure.reason == Reason.ACCESS_DENIED
+    assert "The agent requests other credentials and tries again." in failure.message
+    refused = classify_version(RuntimeError(f"{_PREFIX}403 Forbidden: "), "m", "1", terms)
+    assert refused
+    assert "allow s3:GetObjectVersion to the credentials of the pod, and the pod" in refused.message
 
 
 def test_waits_grow_to_the_longest_and_are_never_in_step() -> None:

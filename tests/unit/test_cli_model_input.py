@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from conch.cli.model.folder import make_output
 from conch.cli.model.manifest import MANIFEST_FILE
 from tests.support import bundles
 from tests.support.plugin import PROGRAM
-from tests.support.wait import until
 
 KEY, IDENTITY = bundles.make_key(), x25519.Identity.generate()
 RECIPIENT = str(IDENTITY.to_public())
@@ -143,7 +143,9 @@ def test_a_folder_whose_making_fails_is_as_before(folder: Path) -> None:
 def _kill_when(is_time: Callable[[], bool], *arguments: str | Path) -> None:
     process = subprocess.Popen([PROGRAM, "model", *arguments], stdout=subprocess.PIPE)
     try:
-        until(is_time, "the command has begun to write")
+        while not is_time():  # without the pauses of `until`, in which it could end
+            assert process.poll() is None, "the command has ended"
+            time.sleep(0.001)
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()

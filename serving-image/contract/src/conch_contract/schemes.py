@@ -190,6 +190,11 @@ _ROWS: Final = (
                 "the JSON key of a service account; without it, requests are not signed (public buckets)",
                 is_credential=True,
             ),
+            SecretKey(
+                "GOOGLE_POD_IDENTITY",
+                "`true` reads without a key, with the"
+                " [identity of the pod](../serving-image.md#credentials-of-the-pods-service-account) on GKE",
+            ),
             SecretKey("GOOGLE_BASE_URL", "an endpoint other than `https://storage.googleapis.com`", is_address=True),
             SecretKey("GOOGLE_ALLOW_HTTP", "`true` allows an `http://` endpoint"),
             SecretKey("ca.crt", "PEM certificates to trust for the endpoint, as for s3"),
@@ -222,8 +227,9 @@ _ROWS: Final = (
             SecretKey("AZURE_CLIENT_SECRET", "a client secret of the service principal", is_credential=True),
             SecretKey(
                 "AZURE_AUTHORITY_HOST",
-                "the server of the service principal's tokens, always with TLS; default"
-                " `https://login.microsoftonline.com`",
+                "the server of tokens, of the service principal or the"
+                " [pod's identity](../serving-image.md#credentials-of-the-pods-service-account), always with TLS;"
+                " default `https://login.microsoftonline.com`, or for the pod's identity what the pod has",
             ),
             SecretKey("AZURE_STORAGE_ACCOUNT_NAME", "the account, which must be that of `storageUri`"),
             SecretKey(

@@ -20,7 +20,7 @@ from conch_agent.sources.storage_secret import read_secret
 from conch_contract.schemes import SCHEMES, find_scheme
 from conch_contract.sentences import join_words
 
-_WITH_IDENTITY: Final = frozenset({"az", "s3"})  # schemes that a pod may read as itself
+_WITH_IDENTITY: Final = frozenset({"az", "gs", "s3"})  # schemes that a pod may read as itself
 _BEGINNINGS: Final = join_words((f"{name}://" for name in SCHEMES), "or")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -12,11 +13,12 @@ from obstore.store import AzureStore
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.az_credentials import AccountKey, Credential, FederatedIdentity, Sas, ServicePrincipal
 from conch_agent.sources.az_errors import find_terms
-from conch_agent.sources.az_settings import KEYS, AzSettings, parse_settings
+from conch_agent.sources.az_settings import IDENTITY, KEYS, AzSettings, parse_settings
 from conch_agent.sources.az_token import TokenSource
 from conch_agent.sources.base import Location
 from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.object_store import ObjectStoreSource
+from conch_agent.sources.pod_identity import has_variables
 from conch_agent.sources.renewal import Renewal
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import NO_HEADERS, build_options, build_retries
@@ -88,7 +90,9 @@ class _Container:
     def __init__(self, uri: str, account: str, name: str, settings: AzSettings) -> None:
         credential = settings.credential
         self.name = name
-        self.terms = find_terms(credential)
+        self.terms = find_terms(credential, has_identity=has_variables(*IDENTITY))
+        if settings.skip_signature:
+            self.terms = replace(self.terms, credentials="AZURE_SKIP_SIGNATURE to false")
         self.endpoint = settings.endpoint
         host = f"{account}.blob.core.windows.net"
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)
@@ -100,7 +104,9 @@ class _Container:
         self._credential: Credential | None = credential
         self._renewal: Renewal[AzureBearerToken] | None = None
         if isinstance(credential, ServicePrincipal | FederatedIdentity):
-            self._renewal = Renewal(TokenSource(uri, credential, settings).request)
+            tokens = TokenSource(uri, credential, settings)
+            self._renewal = Renewal((credential, settings), tokens.request)
+        self.signs_urls = self.is_signed and self._renewal is None
 
     def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> AzureStore:
         """Return the client, as in Bucket."""

@@ -113,10 +113,13 @@ _BY_CREDENTIAL: Final = {
 }
 
 
-def find_terms(credential: Credential | None) -> StoreTerms:
+def find_terms(credential: Credential | None, *, has_identity: bool = False) -> StoreTerms:
     """Return the terms for requests with some credentials.
 
     Args:
         credential: The credentials; None: requests are anonymous.
+        has_identity: True if the pod has an identity, which anonymous requests could have.
     """
-    return _BY_CREDENTIAL[type(credential)] if credential else _ANONYMOUS
+    if credential:
+        return _BY_CREDENTIAL[type(credential)]
+    return _ANONYMOUS.offer_identity("AZURE_AUTHORITY_HOST") if has_identity else _ANONYMOUS

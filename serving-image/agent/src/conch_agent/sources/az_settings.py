@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from conch_agent.sources.az_credentials import (
     parse_tenant,
 )
 from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings
+from conch_agent.sources.pod_identity import has_variables, read_variable
 from conch_agent.sources.secret_settings import (
     WRITE_SWITCH,
     Endpoint,
@@ -45,6 +45,9 @@ _WRITE_SAS: Final = (
     "Write the SAS token of a container, as az storage container generate-sas --permissions rl prints it"
 )
 _WRITE_ENDPOINT: Final = "Write a URL such as https://account.blob.core.windows.net"
+_WRITE_IDENTITY: Final = (
+    "Correct azure.workload.identity/client-id and tenant-id of its service account, or the webhook"
+)
 _WRITE_NAME: Final = "Write the name of the storage account"
 # The Secret's keys of each kind of credentials, by their settings.
 _KINDS: Final[tuple[Mapping[str, str], ...]] = (
@@ -85,7 +88,7 @@ def _parse_authority(text: str) -> Endpoint:
     """Return the authority, which may be without its scheme, as Azure's own libraries take it."""
     endpoint = parse_endpoint(text if "://" in text else f"https://{text}", "")
     if not endpoint.is_secure:
-        message = f"is {format_value(text)}, which is plain HTTP, and the client secret is sent there"
+        message = f"is {format_value(text)}, which is plain HTTP, and credentials are sent there"
         raise WrongFormError(message)
     return endpoint
 
@@ -171,16 +174,18 @@ def _find_identity(authority: Endpoint | None, *, has_endpoint: bool) -> Federat
     Args:
         authority: The server of tokens in the storage Secret; None: that of the pod.
         has_endpoint: True if the Secret has an endpoint.
+
+    Raises:
+        Failure: AccessDenied: a variable of the identity has another form.
     """
-    tenant, client_id, token = (os.environ.get(name, "") for name in IDENTITY)
-    if not (tenant and client_id and token) or (has_endpoint and authority is None):
+    if not has_variables(*IDENTITY) or (has_endpoint and authority is None):
         return None
-    if authority is None:
-        try:
-            authority = _parse_authority(os.environ.get("AZURE_AUTHORITY_HOST", AUTHORITY.url))
-        except WrongFormError:
-            authority = AUTHORITY
-    return FederatedIdentity(tenant, client_id, Path(token), authority)
+    tenant = read_variable("AZURE_TENANT_ID", parse_tenant, _WRITE_IDENTITY)
+    client_id = read_variable("AZURE_CLIENT_ID", parse_client_id, _WRITE_IDENTITY)
+    token = read_variable("AZURE_FEDERATED_TOKEN_FILE", Path, _WRITE_IDENTITY)
+    if authority is None and has_variables("AZURE_AUTHORITY_HOST"):
+        authority = read_variable("AZURE_AUTHORITY_HOST", _parse_authority, _WRITE_IDENTITY)
+    return FederatedIdentity(tenant, client_id, token, authority or AUTHORITY)
 
 
 def takes_identity(secret: Mapping[str, str]) -> bool:
@@ -192,7 +197,7 @@ def takes_identity(secret: Mapping[str, str]) -> bool:
     Raises:
         Failure: InvalidSecret.
     """
-    if not all(os.environ.get(name) for name in IDENTITY):
+    if not has_variables(*IDENTITY):
         return False
     account = secret.get("AZURE_STORAGE_ACCOUNT_NAME", "").strip()
     return isinstance(parse_settings(secret, account).credential, FederatedIdentity)

@@ -15,9 +15,8 @@ from conch_agent.sources.answer import Answer
 from conch_agent.sources.az_credentials import FederatedIdentity, ServicePrincipal
 from conch_agent.sources.az_settings import IDENTITY
 from conch_agent.sources.network import NetworkSettings
-from conch_agent.sources.token_service import RefusedError, TokenService, read_pod_token
+from conch_agent.sources.token_service import RefusedError, TokenService, parse_token_answer, read_pod_token
 from conch_agent.threads import run_in_thread
-from conch_contract.parsing import parse_json
 
 if TYPE_CHECKING:
     from obstore.store import AzureBearerToken
@@ -29,7 +28,6 @@ _TRUST: Final = (
     " spec.predictor.pod.serviceAccountName and the cluster's issuer"
 )
 _AUTHORITY: Final = "AZURE_AUTHORITY_HOST"
-_LONGEST_LIFE: Final = 24 * 3600  # seconds
 _CODE: Final = re.compile(r"AADSTS\d+")
 # Remedies by code: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _REMEDIES: Final = {
@@ -38,6 +36,12 @@ _REMEDIES: Final = {
     "AADSTS700016": "The tenant has no such application: correct AZURE_CLIENT_ID or AZURE_TENANT_ID",
     "AADSTS90002": "Correct AZURE_TENANT_ID, or AZURE_AUTHORITY_HOST for a tenant of another cloud",
     "AADSTS900023": "Correct AZURE_TENANT_ID, or AZURE_AUTHORITY_HOST for a tenant of another cloud",
+}
+_POD_REMEDIES: Final = {
+    "AADSTS700016": "Correct the annotation azure.workload.identity/client-id or tenant-id of the service account",
+    "AADSTS700024": "Correct the clock of the node, or start the pod anew: the kubelet renews the token",
+    "AADSTS90002": "Correct the annotation azure.workload.identity/tenant-id of the service account",
+    "AADSTS900023": "Correct the annotation azure.workload.identity/tenant-id of the service account",
 }
 
 
@@ -77,21 +81,14 @@ class TokenSource:
             body = await self._service.post(f"/{principal.tenant}/oauth2/v2.0/token", form)
         except RefusedError as error:
             raise self._build_refused(error.answer) from None
-        try:
-            fields = parse_json(body)
-            token, seconds = fields["access_token"], fields["expires_in"]
-            if not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
-                raise TypeError  # noqa: TRY301  as for other answers without a token
-            life = dt.timedelta(seconds=min(float(seconds), _LONGEST_LIFE))
-        except (ValueError, TypeError, LookupError):
-            raise self._service.build_failure("answered without a token", f"Correct {_AUTHORITY}") from None
-        return {"token": token, "expires_at": now + life}
+        token, expires = parse_token_answer(self._service, body, now)
+        return {"token": token, "expires_at": expires}
 
     def _build_refused(self, answer: Answer) -> Failure:
-        code = _CODE.search(answer.words)
-        remedy = _REMEDIES.get(code[0] if code else "", "")
+        found = _CODE.search(answer.words)
+        code = found[0] if found else ""
         if isinstance(self._principal, FederatedIdentity):
             whom = f"the identity {self._principal.client_id} to the pod's service account"
-            return self._service.build_refused(answer, whom, remedy or _TRUST)
-        remedy = remedy or "Check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
+            return self._service.build_refused(answer, whom, _POD_REMEDIES.get(code, _TRUST))
+        remedy = _REMEDIES.get(code, "Check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET")
         return self._service.build_refused(answer, "the service principal", remedy)

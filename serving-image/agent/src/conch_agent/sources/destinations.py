@@ -45,12 +45,14 @@ class RefusedAddressError(ValueError):
 class Destinations:
     """The addresses for one source, whose host the user has named."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, allowed: frozenset[Address] = frozenset()) -> None:
         """Create it for a host.
 
         Args:
             host: The host that the user has named: a name or an address.
+            allowed: Link-local addresses that it may have.
         """
+        self._allowed = allowed
         self._named = host.strip("[]").lower()
         self._is_loopback = is_loopback(parse_address(host))
         self._api_server = os.environ.get(_API_SERVER, "").lower()
@@ -93,7 +95,7 @@ class Destinations:
 
     def _find_problem(self, address: Address, *, is_named: bool) -> str:
         """Return what an address is that is refused; empty: it is not."""
-        if is_forbidden(address):
+        if is_forbidden(address) and not (is_named and address in self._allowed):
             return "a link-local address or a cloud's metadata server, which Conch never contacts"
         if is_named:
             return ""

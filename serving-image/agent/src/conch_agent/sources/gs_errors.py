@@ -5,6 +5,7 @@ Its codes are in https://cloud.google.com/storage/docs/xml-api/reference-status.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from conch_agent.sources.store_errors import StoreTerms
@@ -44,3 +45,11 @@ TERMS: Final = StoreTerms(
     wrong_endpoint=_WRONG_ENDPOINT,
     wrong_region="Set GOOGLE_BASE_URL in the storage Secret to what the store names.",
 )
+
+POD_TERMS: Final = replace(
+    TERMS,
+    credentials="the service account",
+    origin="of the pod",
+    rights="IAM allows it storage.objects.list and storage.objects.get on",
+)
+"""The terms for requests with the identity of the pod."""

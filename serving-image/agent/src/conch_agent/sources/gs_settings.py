@@ -26,6 +26,7 @@ from conch_agent.sources.secret_settings import (
 from conch_contract.parsing import parse_json
 
 ACCOUNT_KEY: Final = "GOOGLE_SERVICE_ACCOUNT_KEY"
+POD_IDENTITY: Final = "GOOGLE_POD_IDENTITY"
 WRITE_ACCOUNT_KEY: Final = (
     "Write the JSON key of a service account, the file that gcloud iam service-accounts keys create makes"
 )
@@ -64,13 +65,15 @@ class GsSettings(NetworkSettings):
     """The settings of Google Cloud Storage. None: the Secret has no such key.
 
     Attributes:
-        account_key: Key of the service account; None: the bucket is public.
+        account_key: Key of the service account; None: the bucket is public, or the pod's identity reads it.
+        pod_identity: True to read with the identity of the pod, where there is no key.
         endpoint: The store's address.
         allow_http: True to allow an endpoint without TLS.
         unknown: The Secret's keys that set nothing here.
     """
 
     account_key: AccountKey | None = None
+    pod_identity: bool = False
     endpoint: Endpoint | None = None
     allow_http: bool = False
     unknown: tuple[str, ...] = ()
@@ -150,6 +153,7 @@ def _parse_endpoint(text: str) -> Endpoint:
 
 KEYS: Final[Mapping[str, SettingKey]] = {
     ACCOUNT_KEY: SettingKey("account_key", _parse_account_key, WRITE_ACCOUNT_KEY),
+    POD_IDENTITY: SettingKey("pod_identity", parse_switch, WRITE_SWITCH),
     "GOOGLE_BASE_URL": SettingKey("endpoint", _parse_endpoint, WRITE_ENDPOINT),
     "GOOGLE_ALLOW_HTTP": SettingKey("allow_http", parse_switch, WRITE_SWITCH),
     **NETWORK_KEYS,
@@ -169,3 +173,16 @@ def parse_settings(secret: Mapping[str, str]) -> GsSettings:
     settings = GsSettings(**parse_values(secret, KEYS), unknown=tuple(sorted(set(secret) - set(KEYS))))
     check_plain_http(settings.endpoint, "GOOGLE_BASE_URL", "GOOGLE_ALLOW_HTTP", allowed=settings.allow_http)
     return settings
+
+
+def takes_identity(secret: Mapping[str, str]) -> bool:
+    """Return True if the identity of this pod reads a source.
+
+    Args:
+        secret: Values of the storage Secret by key.
+
+    Raises:
+        Failure: InvalidSecret.
+    """
+    settings = parse_settings(secret)
+    return settings.pod_identity and settings.account_key is None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -13,10 +13,12 @@ from conch_agent.reasons import Failure
 from conch_agent.sources.base import Location
 from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
+from conch_agent.sources.pod_identity import has_variables, read_variable
 from conch_agent.sources.renewal import Renewal
 from conch_agent.sources.s3_errors import TERMS, find_role_terms
-from conch_agent.sources.s3_role import RoleSession, WebIdentity, find_web_identity
-from conch_agent.sources.s3_settings import KEYS, S3Settings, parse_settings
+from conch_agent.sources.s3_pod_identity import PodIdentitySession, find_pod_identity
+from conch_agent.sources.s3_role import SERVICE, RoleSession, find_web_identity
+from conch_agent.sources.s3_settings import KEYS, S3Settings, build_host, has_role, parse_region, parse_settings
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import NO_HEADERS, build_options, build_retries
 from conch_agent.sources.store_errors import StoreTerms
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KEYS", "S3Source", "open_source"]
 
-_REGION: Final = "us-east-1"  # if the Secret has no region
+_REGION: Final = "us-east-1"  # if neither the Secret nor the environment has a region
+_WRITE_REGION: Final = "Write AWS_REGION into the storage Secret, or correct it in the pod"
 
 
 def open_source(location: Location) -> S3Source:
@@ -65,25 +68,32 @@ class _S3Bucket:
         self.terms: StoreTerms = TERMS
         self.endpoint = settings.endpoint
         self.network: NetworkSettings = settings
-        self._region = settings.region or os.environ.get("AWS_REGION") or _REGION
-        identity = self._find_identity(settings)
-        self.is_signed = settings.is_signed or identity is not None
+        self._region = settings.region or _find_region()
         self._renewal: Renewal[S3Credential] | None = None
-        if identity:
-            self.terms = find_role_terms(identity.role)
-            self._renewal = Renewal(RoleSession(uri, identity, settings).request)
+        if settings.takes_role and (role := self._find_role(uri, settings)):
+            self._renewal, self.terms = role
+        elif settings.skip_signature:
+            self.terms = replace(TERMS, credentials="AWS_SKIP_SIGNATURE to false")
+        elif not settings.is_signed and has_role():
+            self.terms = TERMS.offer_identity(SERVICE)
+        self.is_signed = self.signs_urls = settings.is_signed or self._renewal is not None
         self.read_headers = NO_HEADERS
         self.unknown = settings.unknown
         self._settings = settings
-        host = f"s3.{self._region}.amazonaws.com"
+        host = build_host("s3", self._region)
         host = f"{name}.{host}" if settings.virtual_hosted else host
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)
 
-    def _find_identity(self, settings: S3Settings) -> WebIdentity | None:
-        """Return the role of the pod; None: the Secret has credentials, or the store is public."""
-        host = f"sts.{self._region}.amazonaws.com"
+    def _find_role(self, uri: str, settings: S3Settings) -> tuple[Renewal[S3Credential], StoreTerms] | None:
+        """Return the credentials of the pod's role, in the order of Amazon's libraries; None: it has none."""
+        host = build_host("sts", self._region)
         service = settings.token_service or Endpoint(f"https://{host}", host, 443)
-        return find_web_identity(service) if settings.takes_role else None
+        if identity := find_web_identity(service):
+            request = RoleSession(uri, identity, settings).request
+            return Renewal((identity, settings), request), find_role_terms(identity.role)
+        if pod := find_pod_identity():
+            return Renewal(pod, PodIdentitySession(uri, pod).request), find_role_terms()
+        return None
 
     def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> S3Store:
         """Return the client, as in Bucket."""
@@ -106,3 +116,8 @@ class _S3Bucket:
             retry_config=build_retries(),
             credential_provider=self._renewal.build_provider(on_failure) if self._renewal else None,
         )
+
+
+def _find_region() -> str:
+    """Return the region of the pod, which EKS adds to its environment, or the default one."""
+    return read_variable("AWS_REGION", parse_region, _WRITE_REGION) if has_variables("AWS_REGION") else _REGION

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -25,8 +24,9 @@ _DENIED: Final = frozenset(
         "UnauthorizedAccess",
     }
 )
-_REMEDIES: Final[Mapping[str, str]] = {
+_REMEDIES: Final = {
     "PermanentRedirect": "Set AWS_REGION, or AWS_ENDPOINT_URL, in the storage Secret to what the store names.",
+    "ExpiredToken": "The temporary credentials in the storage Secret have expired: write others, or a key that lasts.",
     "TemporaryRedirect": "The bucket is moving; the agent tries again.",
     "AuthorizationHeaderMalformed": "Set AWS_REGION in the storage Secret to the region that the store names.",
     "IllegalLocationConstraintException": "Set AWS_REGION in the storage Secret to the bucket's region.",
@@ -40,6 +40,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "NoSuchKey": "Correct storageUri.",
     "MethodNotAllowed": "Does AWS_ENDPOINT_URL name an S3 endpoint? A console often has another port.",
 }
+_RENEWED: Final = "The agent requests other credentials and tries again. If that fails too, correct the node's clock."
 
 TERMS: Final = StoreTerms(
     endpoint_key="AWS_ENDPOINT_URL",
@@ -55,15 +56,16 @@ TERMS: Final = StoreTerms(
 )
 
 
-def find_role_terms(role: str) -> StoreTerms:
+def find_role_terms(role: str = "") -> StoreTerms:
     """Return the terms for requests with the credentials of a role.
 
     Args:
-        role: The role's ARN.
+        role: The role's ARN; empty: it is not known.
     """
     return replace(
         TERMS,
-        credentials=f"the policies of the role {role}",
+        remedies={**_REMEDIES, "ExpiredToken": _RENEWED},
+        credentials=f"the policies of the role {role}".rstrip(),
         origin="of the pod",
         rights="they permit to list and read",
     )

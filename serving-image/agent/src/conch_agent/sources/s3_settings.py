@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings
+from conch_agent.sources.pod_identity import has_variables
 from conch_agent.sources.secret_settings import (
     WRITE_ENDPOINT,
     WRITE_SWITCH,
@@ -27,6 +27,11 @@ from conch_agent.sources.storage_secret import build_invalid_secret
 
 ROLE: Final = "AWS_ROLE_ARN"  # variables that EKS sets
 TOKEN_FILE: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105  the name of a variable
+EKS_AGENT: Final = "AWS_CONTAINER_CREDENTIALS_FULL_URI"  # those of EKS Pod Identity
+EKS_TOKEN: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"  # noqa: S105  the name of a variable
+_AMAZON: Final = re.compile(r"(.+\.)?amazonaws\.(com|com\.cn|eu)")  # also of private endpoints
+# Domains by the beginnings of the regions of a partition (https://docs.aws.amazon.com/general/latest/gr/s3.html).
+_DOMAINS: Final = {"cn-": "amazonaws.com.cn", "eusc-": "amazonaws.eu"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class S3Settings(NetworkSettings):
     @property
     def takes_role(self) -> bool:
         """True if the credentials may be those of the pod: of a store for which they are, and without others."""
-        is_of_role = self.endpoint is None or self.token_service is not None
+        is_of_role = self.endpoint is None or self.token_service is not None or _is_amazon(self.endpoint)
         return self.access_key_id is None and not self.skip_signature and is_of_role
 
     @property
@@ -71,11 +76,37 @@ class S3Settings(NetworkSettings):
         return self.access_key_id is not None and not self.skip_signature
 
 
-def _parse_region(text: str) -> str:
+def parse_region(text: str) -> str:
+    """Return a region, which is a part of host names.
+
+    Args:
+        text: Its name.
+
+    Raises:
+        WrongFormError: It is none.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
         message = f"is {format_value(text)}, which is not a region"
         raise WrongFormError(message)
     return text
+
+
+def build_host(service: str, region: str) -> str:
+    """Return the host name of a service of Amazon in a region, in the domain of the region's partition.
+
+    Args:
+        service: The service.
+        region: The region.
+
+    >>> build_host("sts", "us-gov-west-1"), build_host("s3", "cn-north-1")
+    ('sts.us-gov-west-1.amazonaws.com', 's3.cn-north-1.amazonaws.com.cn')
+    """
+    domain = next((domain for start, domain in _DOMAINS.items() if region.startswith(start)), "amazonaws.com")
+    return f"{service}.{region}.{domain}"
+
+
+def _is_amazon(endpoint: Endpoint) -> bool:
+    return endpoint.is_secure and _AMAZON.fullmatch(endpoint.host) is not None
 
 
 def _parse_endpoint(text: str) -> Endpoint:
@@ -92,9 +123,9 @@ KEYS: Final[Mapping[str, SettingKey]] = {
         "secret_access_key", parse_password, "Write the secret key as the store shows it"
     ),
     "AWS_SESSION_TOKEN": SettingKey("session_token", parse_token, "Write the token on one line"),
-    "AWS_DEFAULT_REGION": SettingKey("region", _parse_region, "Write a region such as us-east-1"),
+    "AWS_DEFAULT_REGION": SettingKey("region", parse_region, "Write a region such as us-east-1"),
     "AWS_REGION": SettingKey(
-        "region", _parse_region, "Write a region such as us-east-1"
+        "region", parse_region, "Write a region such as us-east-1"
     ),  # after the default, which it overrides
     "AWS_ENDPOINT_URL": SettingKey("endpoint", _parse_endpoint, WRITE_ENDPOINT),
     "AWS_ENDPOINT_URL_STS": SettingKey("token_service", _parse_endpoint, WRITE_ENDPOINT),
@@ -148,4 +179,9 @@ def takes_identity(secret: Mapping[str, str]) -> bool:
     Raises:
         Failure: InvalidSecret.
     """
-    return bool(os.environ.get(ROLE) and os.environ.get(TOKEN_FILE)) and parse_settings(secret).takes_role
+    return has_role() and parse_settings(secret).takes_role
+
+
+def has_role() -> bool:
+    """Return True if the environment names a role, or the agent of EKS that has its credentials."""
+    return has_variables(ROLE, TOKEN_FILE) or has_variables(EKS_AGENT, EKS_TOKEN)

@@ -52,6 +52,10 @@ class Bucket(Protocol):
         """True if requests have credentials."""
 
     @property
+    def signs_urls(self) -> bool:
+        """True if its client makes signed URLs without requests of its own."""
+
+    @property
     def read_headers(self) -> Mapping[str, str]:
         """Headers with which objects arrive as they are stored."""
 

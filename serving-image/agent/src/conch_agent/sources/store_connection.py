@@ -87,7 +87,7 @@ class StoreConnection:
     async def _connect(self) -> OpenBucket:
         await self._resources.enter_async_context(self._proxy.run())
         store = self._bucket.open(plain_url(self._endpoint), self._proxy.url, self._proxy.note)
-        if not self._bucket.is_signed:  # the library would request credentials of the cloud's metadata server
+        if not self._bucket.signs_urls:  # the library would request credentials of the cloud's metadata server
             return OpenBucket(store, ObjectReads(self._target.uri, store, None))
         session = await self._resources.enter_async_context(self._client.open_session())
         signed = SignedReads(store, self._endpoint, self._client, session, self._bucket.read_headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
@@ -67,6 +67,14 @@ class StoreTerms:
     noun: str = "bucket"
     unknown_host: str = ""
     read_details: Callable[[Answer], str] = read_details
+
+    def offer_identity(self, key: str) -> StoreTerms:
+        """Return the terms for requests that have no credentials although the pod has an identity.
+
+        Args:
+            key: The Secret's key without which the store gets none of the identity's.
+        """
+        return replace(self, credentials=f"{key} for the identity of the pod, or {self.credentials}")
 
 
 @dataclass(frozen=True)
@@ -171,8 +179,8 @@ def classify_version(error: Exception, path: str, version: str, terms: StoreTerm
         return Failure(Reason.NOT_FOUND, f"The {terms.noun} no longer has {subject}. {terms.keep_versions}")
     if _is_denied(error, answer):
         message = (
-            f"The store refuses to read {subject}: allow {terms.version_permission} to the credentials in the storage "
-            "Secret, and the pod fetches it."
+            f"The store refuses to read {subject}: allow {terms.version_permission} to the credentials {terms.origin}, "
+            "and the pod fetches it."
         )
         return Failure(Reason.ACCESS_DENIED, message)
     return None

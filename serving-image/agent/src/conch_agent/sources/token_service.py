@@ -6,6 +6,8 @@ redirect is followed, and the failures have causes and remedies.
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +23,12 @@ from conch_agent.sources.connection import ISSUER_REMEDY, build_context, build_o
 from conch_agent.sources.destinations import CheckedResolver, Destinations
 from conch_agent.sources.network import NetworkSettings
 from conch_agent.sources.secret_settings import Endpoint
+from conch_contract.addresses import Address
+from conch_contract.parsing import parse_json
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
 _LONGEST: Final = 64 * 1024
+_LONGEST_LIFE: Final = 24 * 3600  # seconds of a token
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,14 @@ class TokenService:
         endpoint: The server's address.
         setting: The key of its address in the storage Secret.
         network: Certificates to trust for it, and proxies.
+        allowed: Link-local addresses that it may have.
     """
 
     uri: str
     endpoint: Endpoint
     setting: str
     network: NetworkSettings
+    allowed: frozenset[Address] = frozenset()
 
     async def post(self, path: str, form: Mapping[str, str]) -> str:
         """Return the body of the answer to a form.
@@ -53,18 +60,34 @@ class TokenService:
             RefusedError: The answer has another status than 200.
             Failure: Unreachable, or FetchFailed for an address that is refused.
         """
+        return await self._send("POST", path, {}, dict(form))
+
+    async def get(self, path: str, headers: Mapping[str, str]) -> str:
+        """Return the body of an answer.
+
+        Args:
+            path: The path at the server.
+            headers: Headers of the request.
+
+        Raises:
+            RefusedError: As in `post`.
+            Failure: As in `post`.
+        """
+        return await self._send("GET", path, headers, None)
+
+    async def _send(self, method: str, path: str, headers: Mapping[str, str], form: dict[str, str] | None) -> str:
         endpoint, proxies = self.endpoint, self.network.find_proxies()
         url = URL(f"{endpoint.url}{path}")
         proxy = proxies.find(url)
         try:
-            destinations = Destinations(endpoint.host)
+            destinations = Destinations(endpoint.host, self.allowed)
             destinations.check(endpoint.host, ())
             connector = aiohttp.TCPConnector(
                 resolver=CheckedResolver(destinations, proxies.addresses), ssl=build_context(self.network.authorities)
             )
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session,
-                session.post(url, data=dict(form), **build_options(url, {}, proxy)) as answer,
+                session.request(method, url, data=form, **build_options(url, headers, proxy)) as answer,
             ):
                 check_proxy(answer, proxy)
                 body = bytearray()
@@ -92,10 +115,10 @@ class TokenService:
             remedy: What to do about that.
         """
         words, status = answer.words, answer.status_line
-        if 400 <= answer.status < 500 and answer.status not in {404, 408, 429}:
+        if 400 <= answer.status < 500 and answer.status != 404 and not answer.is_outage:
             return self.build_failure(f"refused {whom} ({words})", remedy, Reason.ACCESS_DENIED)
         cause = f"answered {status}" + ("" if words == status else f" ({words})")
-        if answer.status == 429 or answer.status >= 500:
+        if answer.is_outage:
             return self.build_failure(cause, "The agent tries again", is_outage=True)
         return self.build_failure(cause, f"Correct {self.setting}")
 
@@ -123,13 +146,39 @@ def read_pod_token(uri: str, file: Path, variable: str) -> str:
         variable: The variable that names the file.
 
     Raises:
-        Failure: AccessDenied: it cannot be read.
+        Failure: AccessDenied: it cannot be read, or has another text.
     """
     try:
-        return read_text(file.resolve(), _LONGEST).strip()
+        token = read_text(file.resolve(), _LONGEST).strip()
     except (OSError, ValueError) as error:
-        message = f"{uri}: the token of {variable} cannot be read: {error}. Start the pod anew."
-        raise Failure(Reason.ACCESS_DENIED, message) from None
+        problem = str(error)
+    else:
+        if re.fullmatch(r"[!-~]+", token):
+            return token
+        problem = f"{file} is empty, or has more than one word"
+    message = f"{uri}: the token of {variable} cannot be read: {problem}. Start the pod anew."
+    raise Failure(Reason.ACCESS_DENIED, message)
+
+
+def parse_token_answer(service: TokenService, body: str, now: dt.datetime) -> tuple[str, dt.datetime]:
+    """Return the token of an answer of OAuth 2.0 (RFC 6749, section 5.1), and when it expires.
+
+    Args:
+        service: The server that has answered.
+        body: The answer.
+        now: The time.
+
+    Raises:
+        Failure: FetchFailed: it has none.
+    """
+    try:
+        fields = parse_json(body)
+        token, seconds = fields["access_token"], float(fields["expires_in"])
+        if not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token) and seconds > 0):
+            raise TypeError  # noqa: TRY301  as for other answers without a token
+        return token, now + dt.timedelta(seconds=min(seconds, _LONGEST_LIFE))
+    except (ValueError, TypeError, LookupError, OverflowError):
+        raise service.build_failure("answered without a token", f"Correct {service.setting}") from None
 
 
 class RefusedError(Exception):
