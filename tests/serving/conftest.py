@@ -21,6 +21,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     store.process.kill()
 
 
+@pytest.fixture(autouse=True)
+def delete_objects(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Delete what a test has uploaded: the tests of a worker have one store, and some have the same prefixes."""
+    if "store" not in request.fixturenames:
+        yield
+        return
+    store: Store = request.getfixturevalue("store")
+    count = len(store.objects)
+    yield
+    store.delete_since(count)
+
+
 @pytest.fixture
 def line(store: Store) -> Iterator[Relay]:
     """A line to the store."""

@@ -34,6 +34,7 @@ class Store:
         self._folder = folder
         self._roles = roles
         self._certificate = certificate
+        self.objects: list[tuple[str, str]] = []  # bucket and key of what was uploaded by `put`
         self.port, self.https_port, self.filer_port = free_port(), free_port(), free_port()
         identity = {
             "name": "conch",
@@ -75,6 +76,14 @@ class Store:
         for key, content in files.items():
             data = content.read_bytes() if isinstance(content, Path) else content
             obstore.put(self.bucket(bucket), key, data)
+            self.objects.append((bucket, key))
+
+    def delete_since(self, count: int) -> None:
+        """Delete the objects that `put` has uploaded after so many."""
+        added = set(self.objects[count:])
+        del self.objects[count:]
+        for bucket in {bucket for bucket, _ in added}:
+            obstore.delete(self.bucket(bucket), [key for other, key in added if other == bucket])
 
     def put_raw(self, key: str, content: bytes = b"") -> None:
         """Upload to the public bucket under a key that clients correct, such as a folder marker's."""
