@@ -11,9 +11,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from conch_agent.sources.gs_settings import POD_IDENTITY
-from conch_agent.sources.network import NetworkSettings
+from conch_agent.sources.network import DIRECT
 from conch_agent.sources.pod_identity import has_variables, read_variable
-from conch_agent.sources.proxies import parse_direct
 from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value, parse_endpoint
 from conch_agent.sources.token_service import RefusedError, TokenService, parse_token_answer
 from conch_contract.addresses import is_loopback, parse_address
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 _HOST: Final = "GCE_METADATA_HOST"  # as in Google's own libraries
 _ADDRESSES: Final = frozenset(map(ip_address, ("169.254.169.254", "fd20:ce::254")))
 _SERVER: Final = Endpoint("http://169.254.169.254", "169.254.169.254", 80)
-_DIRECT: Final = NetworkSettings(no_proxy=parse_direct("*"))
 _PATH: Final = "/computeMetadata/v1/instance/service-accounts/default/token"
 _REMEDY: Final = (
     "Check that the node pool has GKE's metadata server (Workload Identity Federation), and the bindings of"
@@ -62,7 +60,7 @@ class MetadataTokens:
             uri: The storageUri, with which messages begin.
             server: As in `find_server`.
         """
-        self._service = TokenService(uri, server, POD_IDENTITY, _DIRECT, _ADDRESSES)
+        self._service = TokenService(uri, server, POD_IDENTITY, DIRECT, _ADDRESSES)
 
     async def request(self, now: dt.datetime) -> GCSCredential:
         """Request a token.

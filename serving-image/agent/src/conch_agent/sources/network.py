@@ -49,6 +49,10 @@ class NetworkSettings:
         )
 
 
+DIRECT: Final = NetworkSettings(no_proxy=(Direct("*"),))
+"""The settings for a server on the node, which is reached without a proxy."""
+
+
 def _parse_variable(name: str) -> Any:
     """Return the setting of a variable of the container's environment; None: there is none. Small letters are usual."""
     text, key = (os.environ.get(name) or os.environ.get(name.lower(), "")).strip(), PROXY_KEYS[name]

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from conch_agent.sources.network import NetworkSettings
+from conch_agent.sources.network import DIRECT
 from conch_agent.sources.pod_identity import has_variables, read_variable
-from conch_agent.sources.proxies import parse_direct
 from conch_agent.sources.s3_role import build_credential
 from conch_agent.sources.s3_settings import EKS_AGENT, EKS_TOKEN
 from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from obstore.store import S3Credential
 
 EKS_ADDRESSES: Final = frozenset(map(ip_address, ("169.254.170.23", "fd00:ec2::23")))
-_DIRECT: Final = NetworkSettings(no_proxy=parse_direct("*"))
 _WRITE: Final = "Correct the EKS Pod Identity Agent, whose URL EKS adds to pods"
 _REMEDY: Final = (
     "Check the EKS Pod Identity association of spec.predictor.pod.serviceAccountName, and that the trust policy of its"
@@ -93,7 +91,7 @@ class PodIdentitySession:
         """
         self._uri = uri
         self._identity = identity
-        self._service = TokenService(uri, identity.agent, EKS_AGENT, _DIRECT, EKS_ADDRESSES)
+        self._service = TokenService(uri, identity.agent, EKS_AGENT, DIRECT, EKS_ADDRESSES)
 
     async def request(self, now: dt.datetime) -> S3Credential:
         """Request credentials.
