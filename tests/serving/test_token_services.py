@@ -11,7 +11,9 @@ from aiohttp import web
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.az_credentials import FederatedIdentity
 from conch_agent.sources.az_token import TokenSource
+from conch_agent.sources.gs_token import MetadataTokens
 from conch_agent.sources.network import NetworkSettings
+from conch_agent.sources.s3_pod_identity import PodIdentity, PodIdentitySession
 from conch_agent.sources.s3_role import RoleSession, WebIdentity
 from conch_agent.sources.secret_settings import Endpoint
 from tests.serving.azure import serve
@@ -165,3 +167,40 @@ async def test_a_token_of_no_duration(seconds: str, tmp_path: Path) -> None:
 async def test_the_duration_of_a_token(seconds: str, tmp_path: Path) -> None:
     body = f'{{"token_type": "Bearer", "access_token": "a", "expires_in": {seconds}}}'
     assert await _request(tmp_path, web.Response(text=body), is_azure=True) == NOW + dt.timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<html>Welcome</html>",
+        "[]",
+        "{}",
+        '{"AccessKeyId": null, "SecretAccessKey": "s", "Token": "t", "Expiration": "2026-11-30T12:30:00Z"}',
+        '{"AccessKeyId": 1, "SecretAccessKey": "s", "Token": "t", "Expiration": "2026-11-30T12:30:00Z"}',
+        '{"AccessKeyId": "k", "SecretAccessKey": "s\\nx: y", "Token": "t", "Expiration": "2026-11-30T12:30:00Z"}',
+        '{"AccessKeyId": "k", "SecretAccessKey": "s", "Token": "t", "Expiration": "soon"}',
+        "[" * 60_000,
+    ],
+)
+async def test_an_agent_of_eks_that_answers_without_credentials(answer: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+
+    async def handle(_: web.Request) -> web.StreamResponse:
+        return web.Response(text=answer)
+
+    async with serve(handle, None) as url:
+        agent = Endpoint(url, "127.0.0.1", int(url.rpartition(":")[2]))
+        session = PodIdentitySession("s3://models/m", PodIdentity(agent, "/v1/credentials", tmp_path / "token"))
+        with pytest.raises(Failure, match=r"answered without credentials\. Correct AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+            await session.request(NOW)
+
+
+@pytest.mark.parametrize("answer", ["<html></html>", "[]", '{"access_token": "a b", "expires_in": 9}', "[" * 60_000])
+async def test_a_metadata_server_that_answers_without_a_token(answer: str) -> None:
+    async def handle(_: web.Request) -> web.StreamResponse:
+        return web.Response(text=answer)
+
+    async with serve(handle, None) as url:
+        tokens = MetadataTokens("gs://models/m", Endpoint(url, "127.0.0.1", int(url.rpartition(":")[2])))
+        with pytest.raises(Failure, match=r"answered without a token\. Correct GOOGLE_POD_IDENTITY"):
+            await tokens.request(NOW)

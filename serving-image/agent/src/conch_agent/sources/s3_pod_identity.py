@@ -115,6 +115,7 @@ class PodIdentitySession:
 def _parse_fields(body: str) -> list[str]:
     """Return key, secret key, token and expiry of an answer."""
     fields = parse_json(body)
-    if not isinstance(fields, dict):
-        raise TypeError("no object")
-    return [str(fields[name]) for name in ("AccessKeyId", "SecretAccessKey", "Token", "Expiration")]
+    values = [fields[name] for name in ("AccessKeyId", "SecretAccessKey", "Token", "Expiration")]
+    if not all(isinstance(value, str) for value in values):
+        raise TypeError("a value is no text")
+    return values
