@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from conch_contract import ModelSource, TritonConfig, Warmup, WarmupRequest
+from conch_contract import AgentReport, ModelSource, TritonConfig, Warmup, WarmupRequest
 from conch_contract.manifest import VersionPolicy
 from tests.serving.pod import Pod
 from tests.serving.processes import until
@@ -45,13 +45,14 @@ def with_warmup(folder: str) -> ModelSource:
 
 @contextmanager
 def watch(pod: Pod) -> Iterator[Callable[[str, str], None]]:
-    """Send requests; yield a function that waits until a revision is served, and reads the readiness meanwhile."""
+    """Send requests; yield a function that waits until a revision is served; the pod is ready meanwhile."""
     request = RepeatedRequest("m", "x", X, "y", is_right)
-    readiness: set[bool] = set()
+    unready: list[AgentReport] = []
 
     def until_served(revision: str, what: str) -> None:
         def is_served() -> bool:
-            readiness.add(pod.ready)
+            if not pod.ready:
+                unready.append(pod.report)
             report = pod.report
             return report.revision == revision and report.has_loaded
 
@@ -59,7 +60,7 @@ def watch(pod: Pod) -> Iterator[Callable[[str, str], None]]:
 
     with Traffic(f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}", request, Mix(grpc=2, fresh=2, kept=2)) as traffic:
         yield until_served
-    assert readiness == {True}
+    assert not unready
     assert not traffic.failed, traffic
 
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from conch_agent.age import AgeError, Decryption, Key, NoKeyError, parse_keys
 from conch_agent.disk import check_space
 from conch_agent.fetch import translate_disk_errors
-from conch_agent.layout import delete_tree
+from conch_agent.folders import delete_tree
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.sources.base import Entry, Listing, build_listing, parse_path

@@ -1,13 +1,13 @@
 """The layout of a model's files in Triton's model repository.
 
 The plan is computed from paths only; a Failure has the present and the expected files. The model folder is built
-outside the repository and renamed into it, so that Triton never reads an incomplete folder.
+outside the repository and takes the place of that of before in one step, so that Triton never reads an incomplete
+folder, and lists one of the two at each moment.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from conch_agent.folders import delete_tree, put_in_place
 from conch_agent.model_files import NO_NAMES, ModelNames, select_model
 from conch_agent.model_repository import describe_triton_layout, is_version, refuse_several_models
 from conch_agent.reasons import Failure, Reason
@@ -119,14 +120,14 @@ def build_folder(
     marker: object,
     environment: Path | None = None,
 ) -> None:
-    """Build a model folder with hard links, and rename it to its target.
+    """Build a model folder with hard links, and put it in its place.
 
     Args:
         plan: The plan of the folder.
         source: The folder of the fetched files.
         staging: The folder in which the model folder is built.
         target: The model folder in the repository. An existing one is replaced.
-        trash: The name to which an existing one is renamed before it is deleted, on the repository's file system.
+        trash: The name of an existing one before it is deleted, on the repository's file system.
         config: The text of config.pbtxt.
         marker: The content of MARKER.
         environment: The folder of the model's Python environment; None: it has none.
@@ -146,8 +147,9 @@ def build_folder(
     if staging.parent.is_symlink():  # into the cache, which is another file system
         _link_folder(staging, target, trash)
         return
-    remove_folder(target, trash)
-    staging.rename(target)
+    delete_tree(trash)
+    staging.rename(trash)
+    put_in_place(trash, target)
 
 
 def _link_or_copy(file: str | Path, path: str | Path) -> None:
@@ -158,16 +160,6 @@ def _link_or_copy(file: str | Path, path: str | Path) -> None:
         if error.errno != errno.EMLINK:
             raise
         shutil.copy(file, path)
-
-
-def find_trash(downloads: Path, name: str) -> Path:
-    """Return the name to which a model folder is renamed before it is deleted, which no model's folder can have.
-
-    Args:
-        downloads: The folder of fetched files, on the repository's file system.
-        name: Name of the model, which may be as long as a file's name can be.
-    """
-    return downloads / f".removed-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def link_served(paths: Iterable[PurePosixPath], source: Path, folder: Path) -> None:
@@ -199,34 +191,9 @@ def _link_folder(staging: Path, target: Path, trash: Path) -> None:
             shutil.rmtree(other, ignore_errors=True)  # of a run that was killed
     folder = home / f"laid-{secrets.token_hex(8)}"
     staging.rename(folder)
-    remove_folder(target, trash)
-    target.symlink_to(folder)
-
-
-def remove_folder(folder: Path, trash: Path) -> None:
-    """Delete a model folder, which leaves the repository in one step.
-
-    Args:
-        folder: The model folder in the repository.
-        trash: The name to which it is renamed before it is deleted, on the same file system.
-    """
     delete_tree(trash)
-    if folder.exists() or folder.is_symlink():
-        folder.rename(trash)
-        delete_tree(trash)
-
-
-def delete_tree(folder: Path) -> None:
-    """Delete a folder, or a symbolic link and the folder to which it leads; an absent one is none.
-
-    Args:
-        folder: The folder.
-    """
-    if folder.is_symlink():
-        shutil.rmtree(folder.resolve(), ignore_errors=True)
-        folder.unlink()
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+    trash.symlink_to(folder)
+    put_in_place(trash, target)
 
 
 def _is_beside(path: PurePosixPath, *, versions: bool, names: ModelNames) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 from pydantic import ValidationError
 
-from conch_agent import layout
+from conch_agent import folders
 from conch_agent.callees import find_needed
 from conch_agent.effective_config import limit_config
 from conch_agent.exchange import Exchange, collect_callees
@@ -253,8 +253,8 @@ class Agent:
         self, sources: Mapping[str, ModelSource], before: Mapping[str, Collection[str]]
     ) -> Exchange | None:
         """Begin the exchange of what Triton has for the models of a manifest; None: they are exchanged one by one."""
-        folders = {path.name for path in self._settings.repository.iterdir()}
-        if not self._manifest.revision or len(folders | sources.keys()) == 1:
+        served = {path.name for path in self._settings.repository.iterdir()}
+        if not self._manifest.revision or len(served | sources.keys()) == 1:
             await self._remove_others(sources)
             return None
         exchange = Exchange(self._models, self._triton, self._monitor, self._wait_until_left, before)
@@ -275,9 +275,10 @@ class Agent:
                 await self._triton.unload(folder.name)
             except (TritonUnavailableError, TritonError) as error:
                 self._log.info("not unloaded", model=folder.name, detail=str(error))
-            await run_in_thread(layout.remove_folder, folder, layout.find_trash(downloads, folder.name))
+            await run_in_thread(folders.remove_folder, folder, folders.find_trash(downloads, folder.name))
         encrypted = {name for name, source in sources.items() if source.decrypt}
-        unused = [path for path in downloads.iterdir() if path.name not in sources]
+        used = {*sources, *(folders.find_trash(downloads, name).name for name in sources)}  # a model is laid out now
+        unused = [path for path in downloads.iterdir() if path.name not in used]
         unused += [path for path in self._settings.decrypted.iterdir() if path.name not in encrypted]
         for folder in unused:
-            await run_in_thread(layout.delete_tree, folder)
+            await run_in_thread(folders.delete_tree, folder)

@@ -11,7 +11,8 @@ from conch_agent.decryption import find_home
 from conch_agent.download import Progress
 from conch_agent.environments import ENVIRONMENT_FOLDERS, INDEX_KEYS, Environments, Requirements, parse_index
 from conch_agent.fetch import Fetch, FetchResult
-from conch_agent.layout import SERVED, delete_tree
+from conch_agent.folders import delete_tree
+from conch_agent.layout import SERVED
 from conch_agent.peers import Peers
 from conch_agent.reasons import Failure
 from conch_agent.settings import Settings

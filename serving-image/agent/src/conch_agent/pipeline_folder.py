@@ -12,6 +12,7 @@ from conch_agent import config, layout
 from conch_agent.boot import read_boot_id
 from conch_agent.dependencies import find_steps
 from conch_agent.effective_config import find_written_values
+from conch_agent.folders import find_trash
 from conch_agent.pipeline import build_ensemble
 from conch_agent.policy import read_policy
 from conch_agent.repository_model import RepositoryModel, check_name, read_marker
@@ -63,7 +64,7 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
     target, folder = settings.repository / check_name(source), settings.downloads / source.name
     if read_marker(target) != model:
         text, plan = config.to_text(ensemble), layout.Plan({}, model.versions, None)
-        trash = layout.find_trash(settings.downloads, target.name)
+        trash = find_trash(settings.downloads, target.name)
         layout.build_folder(plan, folder, folder / "laid", target, trash, config=text, marker=asdict(model))
     return model
 

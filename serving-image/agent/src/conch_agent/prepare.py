@@ -17,6 +17,7 @@ from conch_agent.decryption import find_home, open_decrypter
 from conch_agent.disk import translate_full_disk
 from conch_agent.environments import WHEELS, find_requirements, read_requirements, set_environment
 from conch_agent.fetched_model import FetchedModel
+from conch_agent.folders import find_trash
 from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_fetch import ModelFetch
 from conch_agent.model_files import read_names
@@ -112,7 +113,7 @@ class Preparation:
 
     @property
     def _trash(self) -> Path:
-        return layout.find_trash(self._settings.downloads, self._name)
+        return find_trash(self._settings.downloads, self._name)
 
     @property
     def target(self) -> Path:

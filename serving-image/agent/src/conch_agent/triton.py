@@ -38,19 +38,27 @@ _READ_TIMEOUT: Final = 5.0
 _LOAD_TIMEOUT: Final = 3600.0
 # Triton closes connections by age, every few seconds. A read that loses its connection is sent again, since the pod
 # would otherwise leave the endpoints for a moment. A load is not: it may have begun. (gRPC proposal A6.)
-_RETRYABLE_METHODS: Final = ("RepositoryIndex", "ModelConfig", "ModelStatistics", "TraceSetting")
+_LOST: Final = ("UNAVAILABLE",)
+_RETRYABLE_METHODS: Final = {
+    "ModelConfig": _LOST,
+    "ModelStatistics": _LOST,
+    "TraceSetting": _LOST,
+    # INTERNAL: a folder of another model has left the repository while Triton listed it.
+    "RepositoryIndex": (*_LOST, "INTERNAL"),
+}
 _RETRIES: Final = {
     "methodConfig": [
         {
-            "name": [{"service": "inference.GRPCInferenceService", "method": method} for method in _RETRYABLE_METHODS],
+            "name": [{"service": "inference.GRPCInferenceService", "method": method}],
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.05s",
                 "maxBackoff": "0.5s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": list(codes),
             },
         }
+        for method, codes in _RETRYABLE_METHODS.items()
     ]
 }
 _CHANNEL: Final = (

@@ -19,7 +19,7 @@ from conch_agent.cache import Cache, CachedSource, CacheUnusableError
 from conch_agent.disk import check_space
 from conch_agent.download import Progress
 from conch_agent.fetch import Fetch, translate_disk_errors
-from conch_agent.layout import delete_tree
+from conch_agent.folders import delete_tree
 from conch_agent.sources.base import Archives, Item, Listing, Source
 from conch_agent.sources.local import LocalSource
 from conch_agent.threads import run_in_thread

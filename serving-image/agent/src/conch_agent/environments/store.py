@@ -16,7 +16,7 @@ from conch_agent.environments.interpreter import Interpreter, find_interpreter
 from conch_agent.environments.parameter import FOLDER
 from conch_agent.environments.requirements import Requirements
 from conch_agent.fetch import Fetch, translate_disk_errors
-from conch_agent.layout import delete_tree
+from conch_agent.folders import delete_tree
 from conch_agent.sources.base import Listing
 from conch_agent.threads import run_in_thread
 

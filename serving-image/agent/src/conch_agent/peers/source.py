@@ -16,7 +16,7 @@ import structlog
 
 from conch_agent.disk import RESERVE
 from conch_agent.download import Progress
-from conch_agent.layout import delete_tree
+from conch_agent.folders import delete_tree
 from conch_agent.peers.addresses import Address, Addresses, rank
 from conch_agent.peers.client import PeerError, request_piece
 from conch_agent.peers.piece import Piece, PlaceKeys
