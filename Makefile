@@ -117,7 +117,7 @@ test-api: $(READY) ## The operator against a real API server, the agent against 
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## Everything in a real cluster with real nodes
-	@$(PY) -m tests.cluster build kubernetes coredns metrics-server envoy-gateway keda registry \
+	@$(PY) -m tests.cluster build kubernetes containerd coredns metrics-server envoy-gateway keda registry oras \
 	  $(addprefix --image=,operator serving tools gateways prometheus keda registry)
 	$(BIN)/pytest tests/e2e -m "not long" --numprocesses $(E2E_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 

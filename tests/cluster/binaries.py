@@ -80,6 +80,16 @@ MODULES = {
             programs={"coredns": "./coredns"},
             source="kubernetes",
         ),
+        # Debian 12's is containerd 1.6, which has no image volumes.
+        Module(
+            name="containerd",
+            path="github.com/containerd/containerd/v2",
+            programs={
+                name: f"github.com/containerd/containerd/v2/cmd/{name}"
+                for name in ("containerd", "containerd-shim-runc-v2", "ctr")
+            },
+            version_variables=("github.com/containerd/containerd/v2/version.Version",),
+        ),
         Module(
             name="metrics-server",
             path="sigs.k8s.io/metrics-server",

@@ -121,6 +121,16 @@ class Cluster:
                 imagestore.keep(*worker.image_store(self.paths, node))
                 self.start_component(containerd)
 
+    def add_registry(self, name: str, url: str) -> None:
+        """Have all nodes pull the images of a registry from a URL.
+
+        Args:
+            name: the registry in references of images: host, or host:port.
+            url: where it answers, which may be plain HTTP.
+        """
+        for node in self.plan.nodes:
+            worker.add_registry(self.paths, node, name, url)
+
     def start_component(self, name: str) -> None:
         """Start a component that was up before, the same way, and wait until it is well."""
         self.launch(self._record(name)[0])

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.cluster import binaries
 from tests.cluster.paths import cache_dir
 from tests.cluster.shell import run
 
@@ -47,15 +48,16 @@ def keep(root: Path, snapshotter: str) -> None:
         scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=kept.parent))
         try:
             _link(root, scratch / "new")
-            if kept.exists():
-                kept.rename(scratch / "old")
+            for old in kept.parent.glob("kept-*"):  # also of another containerd, which cannot read what is newer
+                old.rename(scratch / old.name)
             (scratch / "new").rename(kept)
         finally:
             shutil.rmtree(scratch)
 
 
 def _kept(snapshotter: str) -> Path:
-    return cache_dir() / "images" / f"kept-{snapshotter}"
+    version = binaries.version(binaries.MODULES["containerd"])
+    return cache_dir() / "images" / f"kept-{snapshotter}-{version}"
 
 
 @contextmanager

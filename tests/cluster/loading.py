@@ -17,7 +17,7 @@ _LABEL = "local-cluster/image-id"
 
 def ctr(paths: ClusterPaths, node: Node, *arguments: str | Path) -> str:
     """Run containerd's own client against a node, in the namespace that the kubelet uses; returns its output."""
-    return run(["ctr", "--address", socket(paths, node), "--namespace", "k8s.io", *arguments]).stdout
+    return run([binaries.program("ctr"), "--address", socket(paths, node), "--namespace", "k8s.io", *arguments]).stdout
 
 
 def is_loaded(paths: ClusterPaths, node: Node, image: Exported) -> bool:

@@ -61,6 +61,8 @@ def create(plan: Plan) -> None:
         join(plan, node)
         for network, via in routes(plan, node):
             _in(node.netns, f"route replace {network} via {via}")
+        # What a node itself sends to a Service, such as a pull: kube-proxy puts a pod's address in place of it.
+        _in(node.netns, f"route replace {plan.services} dev eth0")
     for network, via in routes(plan):
         _ip(f"route replace {network} via {via}")
         _in(plan.control_netns, f"route replace {network} via {via}")

@@ -20,8 +20,6 @@ from tests.cluster.shell import log_run
 
 NETWORK = {"ip": "iproute2", "nsenter": "util-linux"}
 NODES = {
-    "containerd": "containerd",
-    "ctr": "containerd",
     "runc": "runc",
     "iptables": "iptables",
     "conntrack": "conntrack",

@@ -14,7 +14,8 @@ from tests.cluster.progress import print_line
 
 def cluster_modules(nodes: int, *, kwok: bool = False, metrics_server: bool = True) -> list[str]:
     """Return the modules whose programs a cluster of this shape runs."""
-    names = ["kubernetes"]
+    names = ["containerd"] if nodes else []  # first: nodes get their images while the others compile
+    names += ["kubernetes"]
     names += ["coredns"] if nodes else []
     names += ["metrics-server"] if nodes and metrics_server else []
     names += ["kwok"] if kwok else []

@@ -22,6 +22,7 @@ from tests.cluster.processes import Component
 PAUSE_IMAGE = f"docker.io/conch/pause:{binaries.PAUSE_VERSION}"
 VOLUMES_PER_NODE = 10
 _CNI_BINARIES = "/usr/lib/cni"
+_REGISTRIES = "registries"
 
 
 def socket(paths: ClusterPaths, node: Node) -> Path:
@@ -64,34 +65,38 @@ def cni_config(plan: Plan, node: Node, data: Path) -> dict[str, Any]:
 
 def containerd_config(folder: Path, snapshotter: str) -> str:
     """Return containerd's configuration: nothing is shared with a containerd that the machine may run."""
-    return f"""version = 2
+    return f"""version = 4
 root = "{folder}/containerd"
 state = "{folder}/run"
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs"]
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper"]
 
-[grpc]
+[plugins."io.containerd.server.v1.grpc"]
   address = "{folder}/containerd.sock"
 
-[ttrpc]
+[plugins."io.containerd.server.v1.ttrpc"]
   address = "{folder}/containerd.sock.ttrpc"
 
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{PAUSE_IMAGE}"
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "{snapshotter}"
+  pinned_images = {{sandbox = "{PAUSE_IMAGE}"}}
+  registry = {{config_path = "{folder}/{_REGISTRIES}"}}
+
+[plugins."io.containerd.cri.v1.runtime"]
   netns_mounts_under_state_dir = true
   restrict_oom_score_adj = true
   tolerate_missing_hugetlb_controller = true
   disable_hugetlb_controller = true
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "{snapshotter}"
+  [plugins."io.containerd.cri.v1.runtime".containerd]
     default_runtime_name = "runc"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
-      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      runtime_path = "{binaries.program("containerd-shim-runc-v2")}"
+      [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
         SystemdCgroup = false
         Root = "{folder}/runc"
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{_CNI_BINARIES}"
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["{_CNI_BINARIES}"]
     conf_dir = "{folder}/cni"
 """
 
@@ -179,6 +184,13 @@ def configure(plan: Plan, paths: ClusterPaths, node: Node) -> None:
             volume.chmod(0o777)
 
 
+def add_registry(paths: ClusterPaths, node: Node, name: str, url: str) -> None:
+    """Have a node's containerd send to a URL what it would send to a registry; it reads this at each pull."""
+    folder = paths.node(node.name) / _REGISTRIES / name
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "hosts.toml", f'server = "{url}"\n')
+
+
 def _write(file: Path, text: str) -> None:
     """Write a file unless it has that text already: kube-proxy ends when its own is written, changed or not."""
     if not file.exists() or file.read_text() != text:
@@ -199,7 +211,7 @@ def snapshotter(folder: Path, mounts: str | None = None) -> str:
 def containerd(paths: ClusterPaths, node: Node) -> Component:
     """Return a node's container runtime."""
     folder = paths.node(node.name)
-    argv = ["containerd", "--config", str(folder / "containerd.toml"), "--log-level", "warn"]
+    argv = [str(binaries.program("containerd")), "--config", str(folder / "containerd.toml"), "--log-level", "warn"]
     return _component(paths, node, "containerd", str(socket(paths, node)), argv)
 
 

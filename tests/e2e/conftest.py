@@ -135,6 +135,8 @@ def _fill_store(place: Place) -> str:
             place.reach(STORE, "store", store.FILES_PORT) as [files],
         ):
             examples.push(registry, files)
+            examples.push_image(registry)
+            place.local.add_registry("registry:5000", f"http://{registry}")
         for factor in (2, 3):
             found.upload(f"s3://models/times-{factor}", {"model.py": examples.MODELS / "double" / "model.py"})
         return address

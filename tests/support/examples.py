@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from pyrage.x25519 import Identity
 
 from conch.cli.model.encryption import encrypt_folder
+from tests.cluster import archive, binaries
 from tests.cluster.paths import REPOSITORY
 from tests.support import filetypes
 from tests.support.bundles import derive_key, write_public
@@ -83,6 +85,7 @@ def all_examples() -> list[Example]:
         "peers": magika,
         "mirrors": magika,
         "proxy": magika,
+        "image-volume": magika,
         "canary": magika,
         "response-cache": magika,
         "swap": magika,
@@ -150,6 +153,29 @@ def push(registry: str, files: str) -> None:
         for folder, file in ((encrypted, "magika-encrypted.tar.zst"), (plain, "magika.tar.zst")):
             run_plugin("model", "pack", folder, "--to", Path(name) / file)
             run_plugin("model", "push", Path(name) / file, f"http://{files}/models/{file}")
+
+
+def push_image(registry: str) -> None:
+    """Push an image with the model, as KServe's modelcars have it.
+
+    Args:
+        registry: Its address: host:port.
+    """
+    layer = archive.build_layer({"models/magika/model.onnx": filetypes.MODEL.read_bytes()})
+    kind = "application/vnd.oci.image"
+    with TemporaryDirectory() as folder:
+        for name, content in {"layer.tar": layer, "config.json": archive.build_config(layer)}.items():
+            (Path(folder) / name).write_bytes(content)
+        options = ["--plain-http", f"--config=config.json:{kind}.config.v1+json"]
+        image = f"{registry}/team/magika-image:v1"
+        command: list[str | Path] = [
+            binaries.program("oras"),
+            "push",
+            *options,
+            image,
+            f"layer.tar:{kind}.layer.v1.tar",
+        ]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 def sign_model(file: Path) -> dict[str, bytes]:

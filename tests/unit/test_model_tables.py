@@ -16,7 +16,8 @@ from conch_agent import sources
 from conch_agent.settings import Settings
 from conch_contract import ModelSource, formats, names, schemes
 from conch_contract.formats import FORMATS, Format
-from conch_contract.schemes import REMEDIES, SCHEMES, Mount, Scheme, find_scheme, list_names
+from conch_contract.scheme import Mount, Scheme
+from conch_contract.schemes import REMEDIES, SCHEMES, find_scheme, list_names
 from tests.unit.test_api_types import parsed
 
 BACKENDS = Path(__file__).parents[2] / "serving-image" / "backends"

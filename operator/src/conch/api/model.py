@@ -10,7 +10,8 @@ from conch.api._base import DurationText, ObjectName, Part, duration_rule, durat
 from conch.api.cel import Choice, Rule, rules
 from conch.api.verification import Verification
 from conch_contract.formats import FORMATS, OTHER_FORMATS, FormatName
-from conch_contract.schemes import REMEDIES, SCHEMES, Scheme, list_names
+from conch_contract.scheme import Scheme
+from conch_contract.schemes import REMEDIES, SCHEMES, list_names
 from conch_contract.sentences import join_words
 
 DEFAULT_REFRESH_SECONDS: Final = 60.0

@@ -11,7 +11,8 @@ from conch.observe import Pod, Revision, Track
 from conch.observe.fields import mapping, mappings, text
 from conch.triton import has_response_cache
 from conch_contract import names
-from conch_contract.schemes import Mount, find_scheme
+from conch_contract.scheme import Mount
+from conch_contract.schemes import find_scheme
 from conch_contract.sentences import join_words
 
 MIN_PODS: Final = 2  # of a service whose pods leave their Services: one serves while another changes

@@ -26,7 +26,8 @@ from conch.triton import (
     uses_rate_limiter,
 )
 from conch_contract import names
-from conch_contract.schemes import Mount, find_scheme, has_form
+from conch_contract.scheme import Mount
+from conch_contract.schemes import find_scheme, has_form
 
 USER: Final = 1000
 _SECURE: Final = {

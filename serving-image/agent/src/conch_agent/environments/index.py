@@ -12,7 +12,7 @@ from typing import Final
 from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings
 from conch_agent.sources.secret_settings import parse_values
 from conch_agent.sources.storage_secret import build_invalid_secret
-from conch_contract.schemes import SecretKey
+from conch_contract.scheme import SecretKey
 
 INDEX: Final = SecretKey("PIP_INDEX_URL", "URL of an index of Python packages, as pip takes it")
 _URL: Final = re.compile(r"https?://[^\s/]\S*")

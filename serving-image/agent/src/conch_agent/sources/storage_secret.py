@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from conch_agent.reasons import Failure, Reason
-from conch_contract.schemes import SecretKey
+from conch_contract.scheme import SecretKey
 
 
 def read_secret(folder: Path, keys: Iterable[SecretKey]) -> dict[str, str]:
