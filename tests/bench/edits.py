@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Final
 
 from conch.api.kinds import INFERENCE_SERVICE, Ref
@@ -29,7 +30,9 @@ from tests.bench.stage import Stage, open_stage
 from tests.cluster import Cluster
 
 IDLE_EDITS: Final = 50
-PAUSE_SECONDS: Final = 0.2  # of a user between two edits
+PAUSE_SECONDS: Final = 0.5  # of a user between two edits
+# In turns, so that no value comes often enough to be taken for a contest between two writers (conch/contests.py).
+_REPLICAS: Final = range(1, 21)
 _EDITED: Final = "edited"
 
 
@@ -76,7 +79,8 @@ class User:
         self._namespace = namespace
         self._children = children
         self._controller = controller
-        self._replicas = 1  # as a service without minReplicas has
+        self._replicas = cycle(_REPLICAS)
+        next(self._replicas)  # a service without minReplicas has one
 
     async def create(self) -> None:
         """Create the service, and wait until it has its children."""
@@ -97,8 +101,7 @@ class User:
 
     async def _edit(self) -> float:
         before, _ = self._children.generations[_EDITED]
-        self._replicas = 3 - self._replicas  # 1 and 2 in turns
-        spec = {"spec": {"predictor": {"minReplicas": self._replicas}}}
+        spec = {"spec": {"predictor": {"minReplicas": next(self._replicas)}}}
         began = time.monotonic()
         await self._server.merge(self._namespace, Ref(INFERENCE_SERVICE, _EDITED), spec, "bench")
         await wait_until(lambda: self._children.generations[_EDITED][0] > before, self._controller.check)
