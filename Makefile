@@ -31,7 +31,7 @@ CHART := charts/conch
 CRD := conch.dev_inferenceservices.yaml
 PYTHON_CODE := operator serving-image tests
 # The folders whose examples in docstrings run. Those of serving-image/backends can be imported in Triton alone.
-DOCTESTS := operator/src serving-image/contract/src serving-image/agent/src tests/cluster tests/release tests/support
+DOCTESTS := operator/src serving-image/contract/src serving-image/agent/src tests/cluster tests/release tests/support tests/bench
 PACKAGES := serving-image/contract serving-image/agent operator/core operator operator/kubectl
 # The files that state the version of VERSION.
 VERSIONED := $(PACKAGES:%=%/pyproject.toml) $(CHART)/Chart.yaml operator/Dockerfile serving-image/Dockerfile \

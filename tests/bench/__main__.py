@@ -1,4 +1,4 @@
-"""`make bench`: the operator beside R on one API server, in turns; a table, and the same as JSON.
+"""`make bench`: the operator beside R on one API server, in turns; a table for each measurement, and all runs as JSON.
 
 Nothing here fails on time: a figure is for reading. Pods are kwok's, the API server is real.
 """
@@ -8,202 +8,112 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import statistics
-import subprocess
 import sys
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from conch.api.child_kinds import CHILDREN, OPTIONAL
-from conch.api.kinds import INFERENCE_SERVICE, Kind, Ref
-from conch.write import Server
-from conch.write.lists import Listing, list_objects
-from conch_contract import names
-from tests.api.operator import Audit, install_crd, isvc
+from tests.api.operator import install_crd
+from tests.bench import burst, edits, paced, restart
+from tests.bench.burst import Burst
+from tests.bench.controllers import CONCH, Program, R
+from tests.bench.edits import Edits
+from tests.bench.paced import Paced
+from tests.bench.restart import Restart
 from tests.cluster import Cluster, clients
 from tests.support.kube import Kube
-from tests.support.ports import free_port
 
-CHILDREN_EACH = 6
-NAMESPACE = Kind("", "v1", "Namespace", "namespaces")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One controller, one burst."""
-
-    who: str
-    services: int
-    seconds: float
-    cpu_seconds: float
-    idle_mib: float
-    full_mib: float
-    writes_each: float
-    reads_each: float
-
-    @property
-    def per_second(self) -> float:
-        return self.services / self.seconds
-
-    @property
-    def kib_each(self) -> float:
-        return (self.full_mib - self.idle_mib) * 1024 / self.services
+Record = Burst | Paced | Edits | Restart
+PROGRAMS: Final = {"burst": (R, CONCH), "paced": (R, CONCH), "edits": (CONCH,), "restart": (R, CONCH)}
+_IN_TITLE: Final = frozenset({"who", "services", "rate"})
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What a process has used."""
-
-    cpu_seconds: float
-    mib: float
-
-
-def figures_of(pid: int) -> Figures:
-    """Return what a process has used until now."""
-    proc = Path(f"/proc/{pid}")
-    fields = (proc / "stat").read_text().rpartition(")")[2].split()
-    ticks = int(fields[11]) + int(fields[12])
-    pages = int((proc / "statm").read_text().split()[1])
-    return Figures(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+async def measure(measurement: str, program: Program, cluster: Cluster, services: int, rate: float) -> Record:
+    """Run one measurement of one program."""
+    match measurement:
+        case "burst":
+            return await burst.measure(program, cluster, services)
+        case "paced":
+            return await paced.measure(program, cluster, services, rate)
+        case "edits":
+            return await edits.measure(program, cluster, services)
+        case _:
+            return await restart.measure(program, cluster, services)
 
 
-class Process:
-    """A controller under measurement."""
-
-    def __init__(self, command: list[str], cluster: Cluster, namespace: str) -> None:
-        env = {
-            **os.environ,
-            "KUBECONFIG": str(cluster.kubeconfig),
-            "CONCH_SERVING_IMAGE": "conch/serving:test",
-            "NAMESPACE": namespace,  # R's; Conch serves all
-            "CONCH_PROBE_PORT": str(free_port()),
-            "CONCH_METRICS_PORT": str(free_port()),
-        }
-        log = Path("build/bench.log")
-        log.parent.mkdir(exist_ok=True)
-        self._process = subprocess.Popen(command, env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT)
-
-    @property
-    def cpu_seconds(self) -> float:
-        return figures_of(self._process.pid).cpu_seconds
-
-    @property
-    def mib(self) -> float:
-        return figures_of(self._process.pid).mib
-
-    def check(self) -> None:
-        """Raise if it has ended by itself: build/bench.log has its last words."""
-        if (code := self._process.poll()) is not None:
-            raise RuntimeError(f"{self._process.args!r} ended with exit code {code}; see build/bench.log")
-
-    def end(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
+def draw_table(title: str, records: Sequence[Record]) -> Table:
+    """Return the median of each figure over the rounds: a row for each figure, a column for each controller."""
+    programs = list(dict.fromkeys(record.who for record in records))
+    table = Table("", *programs, *(["conch / R"] if len(programs) > 1 else []), title=title)
+    for name in (field.name for field in fields(records[0]) if field.name not in _IN_TITLE):
+        medians = [statistics.median(getattr(each, name) for each in records if each.who == who) for who in programs]
+        ratios = [f"{medians[1] / medians[0]:.2f}" if medians[0] else "-"] if len(medians) > 1 else []
+        table.add_row(name.replace("_", " "), *(f"{median:,g}" for median in medians), *ratios)
+    return table
 
 
-async def burst(server: Server, process: Process, namespace: str, count: int) -> None:
-    """Create many services at once, and wait until all their children are there."""
-    await asyncio.gather(
-        *(
-            server.create(INFERENCE_SERVICE, {**body, "metadata": {**body["metadata"], "namespace": namespace}})
-            for body in (isvc(f"s{number}") for number in range(count))
-        )
-    )
-    wanted = count * CHILDREN_EACH
-    async with asyncio.timeout(300):
-        while await children(server, namespace) < wanted:
-            process.check()
-            await asyncio.sleep(0.1)
-
-
-async def clear(server: Server, namespace: str) -> None:
-    """Delete a namespace and wait until it is gone: the next controller must not see its services."""
-    await server.delete("", Ref(NAMESPACE, namespace))
-    async with asyncio.timeout(300):
-        while await server.metadata("", Ref(NAMESPACE, namespace)):  # noqa: ASYNC110  as above
-            await asyncio.sleep(1)
-
-
-async def children(server: Server, namespace: str) -> int:
-    """Count the children of a namespace, of the kinds that every cluster has."""
-    kinds = [kind for kind in CHILDREN if kind not in OPTIONAL]
-    listings = [Listing(kind, namespace, names.LABEL_SERVICE, metadata_only=True) for kind in kinds]
-    return sum([1 for listing in listings async for _ in list_objects(server, listing)])
-
-
-async def measure(who: str, command: list[str], cluster: Cluster, count: int) -> Run:
-    """Run one controller through one burst in a namespace of its own."""
-    namespace = f"bench-{who.lower()}-{time.time_ns() // 1_000_000}"
-    async with await Server.connect(str(cluster.kubeconfig)) as server:
-        await server.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        process = Process(command, cluster, namespace)
-        try:
-            await asyncio.sleep(8)  # up and listed: an idle process is what is measured
-            idle, cpu, audit, began = process.mib, process.cpu_seconds, Audit(cluster), time.monotonic()
-            await burst(server, process, namespace, count)
-            seconds = time.monotonic() - began
-            await asyncio.sleep(10)  # what comes after the children belongs to the burst's cost
-            calls = [c for c in audit.calls("conch/") if c.get("objectRef", {}).get("namespace") == namespace]
-            mine = [c for c in calls if c["objectRef"]["resource"] != "inferenceservices" or c["verb"] != "create"]
-            reads = [c for c in mine if c["verb"] == "get"]
-            writes = [c for c in mine if c["verb"] in {"patch", "delete", "create"}]
-            return Run(
-                who=who,
-                services=count,
-                seconds=round(seconds, 2),
-                cpu_seconds=round(process.cpu_seconds - cpu, 2),
-                idle_mib=round(idle, 1),
-                full_mib=round(process.mib, 1),
-                writes_each=round(len(writes) / count, 2),
-                reads_each=round(len(reads) / count, 2),
-            )
-        finally:
-            process.end()
-            await clear(server, namespace)
-
-
-def show(runs: list[Run]) -> None:
-    """Print the table: the median of each controller's runs."""
-    table = Table("", "services/s", "CPU s", "idle MiB", "full MiB", "KiB each", "writes each", "reads each")
-    for who in dict.fromkeys(run.who for run in runs):
-        mine = [run for run in runs if run.who == who]
-        figures = (
-            statistics.median(getattr(run, field) for run in mine)
-            for field in ("per_second", "cpu_seconds", "idle_mib", "full_mib", "kib_each", "writes_each", "reads_each")
-        )
-        table.add_row(who, *(f"{figure:.1f}" for figure in figures))
-    Console().print(table)
-
-
-@click.command()
-@click.option("--services", default=200, show_default=True)
-@click.option("--rounds", default=3, show_default=True)
-@click.option("--output", default="build/bench.json", show_default=True)
-def main(services: int, rounds: int, output: str) -> None:
-    """Measure the operator beside R."""
-    cluster = Cluster("conch-api")
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--measure",
+    "measurements",
+    type=click.Choice(list(PROGRAMS)),
+    multiple=True,
+    default=list(PROGRAMS),
+    show_default=True,
+    help="What to measure; repeatable.",
+)
+@click.option(
+    "--services",
+    "sizes",
+    type=click.IntRange(1),
+    multiple=True,
+    default=[200],
+    show_default=True,
+    help="How many services; repeatable.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Creations a second, where they are paced.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each controller, in turns."
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("build/bench.json"),
+    show_default=True,
+    help="File for each run's figures, as JSON.",
+)
+def main(measurements: Sequence[str], sizes: Sequence[int], rate: float, rounds: int, output: Path) -> None:
+    """Measure the operator beside R: bursts, paced creations, edits during a burst, and restarts."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no controller and no namespace is left
+    cluster = Cluster(f"{os.environ.get('CONCH_CLUSTER', 'conch')}-api")
     cluster.up(nodes=0, kwok=True)
     with Kube(clients.program("kubectl"), cluster.kubeconfig) as kube:
         install_crd(kube)
-    commands = {
-        "R": [sys.executable, "-m", "tests.bench.reference"],
-        "conch": [str(Path(sys.executable).with_name("conch"))],
-    }
-    runs: list[Run] = []
-    for number in range(rounds):
-        for who, command in commands.items():
-            click.echo(f"round {number + 1} of {rounds}: {who}, {services} services", err=True)
-            runs.append(asyncio.run(measure(who, command, cluster, services)))
-    show(runs)
-    records: list[dict[str, Any]] = [asdict(run) for run in runs]
-    Path(output).parent.mkdir(exist_ok=True)
-    Path(output).write_text(json.dumps(records, indent=2) + "\n")
+    output.parent.mkdir(exist_ok=True, parents=True)
+    runs: list[dict[str, object]] = []
+    for measurement, services in product(measurements, sizes):
+        title = f"{measurement}, {services} services" + (f", {rate:g} a second" if measurement == "paced" else "")
+        records: list[Record] = []
+        for number, program in product(range(rounds), PROGRAMS[measurement]):
+            click.echo(f"{title}: {program.name}, round {number + 1} of {rounds}", err=True)
+            records.append(asyncio.run(measure(measurement, program, cluster, services, rate)))
+            runs.append({"measurement": measurement, **asdict(records[-1])})
+            output.write_text(json.dumps(runs, indent=2) + "\n")  # after each run: a later one may fail
+        Console().print(draw_table(title, records))
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ from pathlib import Path
 import click
 from matplotlib.figure import Figure
 
-from conch.api.kinds import INFERENCE_SERVICE, Ref
+from conch.api.kinds import INFERENCE_SERVICE, NAMESPACE, Ref
 from conch.write import Server
 from tests.api.operator import isvc
-from tests.bench.__main__ import NAMESPACE, figures_of
+from tests.bench.figures import figures_of
 from tests.cluster import Cluster
 from tests.support.ports import free_port
 

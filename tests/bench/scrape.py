@@ -18,12 +18,13 @@ from typing import Any
 import click
 from rich.console import Console
 
-from conch.api.kinds import POD
+from conch.api.kinds import NAMESPACE, POD
 from conch.write import Server
 from conch.write.server import METADATA_LIST
 from conch_contract import names
 from tests.api.metrics_api import ROOT, MetricsProcess, pod, status
-from tests.bench.__main__ import NAMESPACE, clear, figures_of
+from tests.bench.figures import figures_of
+from tests.bench.services import clear
 from tests.cluster import Cluster, clients
 from tests.serving.slow import SlowTriton
 from tests.support.kube import Kube
