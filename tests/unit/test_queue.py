@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from conch.api.kinds import ServiceKey
-from conch.queue import BACKOFF_JITTER, BACKOFF_LIMIT, WorkQueue
+from conch.queue import BACKOFF_JITTER, BACKOFF_LIMIT, REST_SECONDS, WorkQueue
 
 A, B, C = (ServiceKey("one", name) for name in "abc")
 OTHER = ServiceKey("two", "x")
@@ -34,6 +34,29 @@ async def test_a_key_added_while_worked_on_is_worked_on_once_more_afterwards() -
     assert await take(queue) == A
     queue.done(A)
     assert queue.idle
+
+
+async def test_a_key_that_was_worked_on_rests_before_its_next_turn() -> None:
+    queue = WorkQueue()
+    queue.add(A)
+    queue.done(await take(queue))
+    queue.add(A)
+    queue.add(A)
+    queue.add(B)
+    assert len(queue) == 1, "only B, which was not worked on, has its turn now"
+    assert not queue.idle
+    assert [await take(queue) for _ in range(2)] == [B, A]
+    assert len(queue) == 0, "the additions during the rest are one turn"
+
+
+async def test_a_closed_queue_brings_no_key_after_its_rest() -> None:
+    queue = WorkQueue()
+    queue.add(A)
+    queue.done(await take(queue))
+    queue.add(A)
+    queue.close()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.get(), 2 * REST_SECONDS)
 
 
 async def test_namespaces_take_turns() -> None:

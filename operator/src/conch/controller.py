@@ -6,6 +6,7 @@ reconcile sees a part of a service.
 
 import asyncio
 import contextlib
+import gc
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -192,4 +193,6 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"conch: {error}")
     logs.configure(settings.log_format, settings.log_level)
+    # The modules stay to the end. Visiting them takes a full garbage collection some 45 ms, in which all else waits.
+    gc.freeze()
     shutdown.run("conch", run(settings), CallError)

@@ -1,9 +1,10 @@
-"""A work queue of keys: coalescing, fair, delayed, with backoff.
+"""A work queue of keys: coalescing, fair, delayed, with backoff and a rest between two rounds of work on a key.
 
 It is our own because Python has no counterpart of client-go's workqueue. The rules are
 client-go's (`util/workqueue`): a key is worked on by one worker at a time; a key added while it is worked on is worked
 on once more afterwards; a key added twice before that is worked on once. In addition namespaces take turns, so
-that an edit of one tenant does not wait for two thousand services of another.
+that an edit of one tenant does not wait for two thousand services of another. And a key rests after it was worked on:
+events come in groups, such as those of a new pod, and each group is worked on once. The first one does not wait.
 
 It knows nothing of Kubernetes, and its clock is the event loop's.
 """
@@ -18,6 +19,7 @@ from conch.api.kinds import ServiceKey
 BACKOFF_FIRST: Final = 0.2  # seconds
 BACKOFF_LIMIT: Final = 60.0  # seconds
 BACKOFF_JITTER: Final = 0.25  # of the delay, either way
+REST_SECONDS: Final = 0.1  # between two rounds of work on a key
 
 
 class WorkQueue:
@@ -27,7 +29,8 @@ class WorkQueue:
         self._lanes: OrderedDict[str, deque[ServiceKey]] = OrderedDict()
         self._queued: set[ServiceKey] = set()
         self._active: set[ServiceKey] = set()
-        self._dirty: set[ServiceKey] = set()
+        self._resting: dict[ServiceKey, asyncio.TimerHandle] = {}
+        self._dirty: set[ServiceKey] = set()  # added while active or resting
         self._timers: dict[ServiceKey, asyncio.TimerHandle] = {}
         self._failures: dict[ServiceKey, int] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -44,12 +47,12 @@ class WorkQueue:
     @property
     def idle(self) -> bool:
         """Whether nothing is queued or being worked on; delayed keys do not count."""
-        return not self._queued and not self._active
+        return not self._queued and not self._active and not self._dirty
 
     def add(self, key: ServiceKey) -> None:
-        """Queue a key now. A delayed addition of the key is dropped."""
+        """Queue a key now, or when it has rested. A delayed addition of the key is dropped."""
         self._cancel_timer(key)
-        if key in self._active:
+        if key in self._active or key in self._resting:
             self._dirty.add(key)
         elif key not in self._queued:
             self._queued.add(key)
@@ -70,7 +73,7 @@ class WorkQueue:
     def retry(self, key: ServiceKey, at_least: float = 0.0) -> float:
         """Queue a key again after a failure; return the delay in seconds: exponential, with jitter and a maximum.
 
-        Call it before `done`: a key that was added meanwhile is worked on at once all the same.
+        Call it before `done`: a key that was added meanwhile is worked on after its rest all the same.
         """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
@@ -106,16 +109,23 @@ class WorkQueue:
         return key
 
     def done(self, key: ServiceKey) -> None:
-        """Mark a key as processed; queue it again if it was added meanwhile."""
+        """Mark a key as processed; queue it again after its rest, if it is added until then."""
         self._active.discard(key)
+        self._resting[key] = asyncio.get_running_loop().call_later(REST_SECONDS, self._end_rest, key)
+
+    def close(self) -> None:
+        """Cancel all delayed additions, and those of keys that rest."""
+        for key in list(self._timers):
+            self._cancel_timer(key)
+        for rest in self._resting.values():
+            rest.cancel()
+        self._resting.clear()
+
+    def _end_rest(self, key: ServiceKey) -> None:
+        del self._resting[key]
         if key in self._dirty:
             self._dirty.discard(key)
             self.add(key)
-
-    def close(self) -> None:
-        """Cancel all delayed additions."""
-        for key in list(self._timers):
-            self._cancel_timer(key)
 
     def _timer_due(self, key: ServiceKey) -> None:
         self._timers.pop(key, None)
