@@ -13,12 +13,14 @@ import pytest
 
 from conch.api.kinds import (
     AUTOSCALER,
+    CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     SERVICE,
+    Kind,
     Ref,
     ServiceKey,
 )
@@ -26,6 +28,7 @@ from conch.claims import Claims
 from conch.contests import Contests
 from conch.desire import PodDefaults
 from conch.observe import SignaturePolicies, Store
+from conch.plan import Apply
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.signals import Agents, Capacities, Collector, Installations, Warnings
@@ -37,6 +40,13 @@ from tests.support.kube import Kube, Object
 from tests.support.wait import until
 
 SCALED = {"minReplicas": 1, "maxReplicas": 3}
+NEW: dict[Kind, dict[str, Any]] = {
+    CONTROLLER_REVISION: {"revision": 1, "data": {}},
+    CONFIG_MAP: {"data": {"a": "b"}},
+    SERVICE: {"spec": {"ports": [{"port": 80}]}},
+    DISRUPTION_BUDGET: {"spec": {"minAvailable": 1}},
+    HTTP_ROUTE: {"spec": {"hostnames": ["magika.example"]}},
+}
 
 
 def metric(**target: Any) -> dict[str, Any]:
@@ -408,3 +418,32 @@ async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
         store.discard(kube.get(INFERENCE_SERVICE, namespace, "magika") or {})
         await mended(key)
         assert remembered(mended, key) == []
+
+
+@pytest.mark.parametrize("kind", NEW, ids=lambda kind: kind.name)
+async def test_an_object_is_created_unless_its_name_is_taken(
+    kind: Kind, cluster: Cluster, kube: Kube, namespace: str
+) -> None:
+    """Between two looks of the operator, another writer may have made one: an apply would overwrite it."""
+    kube.apply([isvc(name) for name in ("magika", "other")], namespace)
+    bodies = kube.list(INFERENCE_SERVICE, namespace)
+    uids = {body["metadata"]["name"]: body["metadata"]["uid"] for body in bodies}
+
+    def build(name: str, service: str, writer: str) -> Object:
+        owner = {"apiVersion": INFERENCE_SERVICE.api_version, "kind": INFERENCE_SERVICE.name, "controller": True}
+        owners = [{**owner, "name": service, "uid": uids[service]}]
+        meta = {"name": name, "namespace": namespace, "labels": {"writer": writer}, "ownerReferences": owners}
+        return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": meta, **NEW[kind]}
+
+    def read_writer(name: str) -> str:
+        found = kube.get(kind, namespace, name)
+        assert found is not None
+        return str(found["metadata"]["labels"]["writer"])
+
+    kube.apply([build("known", "magika", "before"), build("taken", "other", "before")], namespace)
+    step = tuple(Apply(Ref(kind, name), build(name, "magika", "now"), new=True) for name in ("free", "known", "taken"))
+    async with await Server.connect(str(cluster.kubeconfig)) as server:
+        writer = Writer(server, lambda _: None)
+        [rejected] = await writer.execute(ServiceKey(namespace, "magika"), uids["magika"], [step])
+    assert (rejected.ref, rejected.reason) == (Ref(kind, "taken"), "NameTaken")
+    assert [read_writer(name) for name in ("free", "known", "taken")] == ["now", "now", "before"]

@@ -52,6 +52,8 @@ def test_a_new_service_costs_a_write_a_child_and_one_status(
         first_status = next(i for i, write in enumerate(writes) if "inferenceservices/status" in write)
         assert first_status == len(ours), f"children first, each once, then the status: {writes}"
         assert [w for w in writes[: len(ours)] if not w.startswith("patch ")] == []
+        reads = [call for call in audit.calls() if call["verb"] == "get" and call["objectRef"]["resource"] != "leases"]
+        assert reads == [], "it applies what must not exist, and reads it only if it does"
 
         time.sleep(10)  # the first sync of the HPA, and its result in the status
         audit = Audit(cluster)

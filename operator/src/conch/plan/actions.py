@@ -48,7 +48,7 @@ ABSENT: Final = "absent"
 
 @dataclass(frozen=True)
 class Apply:
-    """Write an object. `new`: none is known, so the writer first checks that the name is free."""
+    """Write an object. `new`: none is known, so it must not exist, or must be of the service."""
 
     ref: Ref
     manifest: Manifest

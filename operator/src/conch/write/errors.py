@@ -18,6 +18,7 @@ _LONGEST_RETRY: Final = 60  # seconds
 _CHECK: Final = "is the cluster up, and the address right?"
 # The API server's message where the uid of a precondition, or of a manifest, is not that of the object.
 _UID: Final = re.compile(r"\bUID\b|uid mismatch")
+_CHANGED: Final = "the object has been modified"
 # Messages with status 500 for a body that the API server never accepts: it is too large, or a
 # field is not of the type that its schema has (structured-merge-diff, typed), or of no form that the type reads.
 _SCHEMA: Final = "the object does not fit its schema: "
@@ -59,6 +60,11 @@ class CallError(Exception):
     def is_replaced(self) -> bool:
         """Whether the object of the requested uid is gone; another one may have its name."""
         return self.code == 409 and _UID.search(self.message) is not None
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the object has another resourceVersion than the request."""
+        return self.code == 409 and _CHANGED in self.message
 
     @property
     def is_namespace_gone(self) -> bool:

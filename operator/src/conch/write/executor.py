@@ -139,9 +139,9 @@ class Writer:
                     await self._server.delete(key.namespace, ref, uid)
                 case Release(ref=ref, manifest=manifest):
                     await self._server.apply(ref.kind, manifest, _HANDOVER)
-                case Apply(ref=ref, manifest=manifest, new=new):
-                    if new and (rejection := await self._check_name(key, owner_uid, action)):
-                        return rejection
+                case Apply(new=True):
+                    return await self._create(key, owner_uid, action)
+                case Apply(ref=ref, manifest=manifest):
                     self._store(await self._server.apply(ref.kind, manifest, FIELD_MANAGER))
                 case Assign(ref=ref, metadata=metadata):
                     self._store(await self._server.merge(key.namespace, ref, {"metadata": metadata}, FIELD_MANAGER))
@@ -154,12 +154,20 @@ class Writer:
             return to_rejection(action, error)
         return None
 
-    async def _check_name(self, key: ServiceKey, owner_uid: str, action: Apply) -> ApplyRejected | None:
-        """Return a rejection if another owner has an object of that name, which a forced apply would overwrite."""
-        there = await self._server.metadata(key.namespace, action.ref)
-        if there is None or controller_uid(there) == owner_uid or is_orphan(there, key.name):
-            return None
-        return reject_taken_name(action.ref, owner_words(there))
+    async def _create(self, key: ServiceKey, owner_uid: str, action: Apply) -> ApplyRejected | None:
+        """Create an object; return a rejection if another owner has its name, whose object an apply would overwrite."""
+        ref, manifest = action.ref, action.manifest
+        try:
+            written = await self._server.apply_new(ref.kind, manifest, FIELD_MANAGER)
+        except CallError as error:
+            there = await self._server.metadata(key.namespace, ref) if error.is_changed else None
+            if there is None:
+                raise
+            if controller_uid(there) != owner_uid and not is_orphan(there, key.name):
+                return reject_taken_name(ref, owner_words(there))
+            written = await self._server.apply(ref.kind, manifest, FIELD_MANAGER)
+        self._store(written)
+        return None
 
 
 # Reasons by the code of an answer.

@@ -94,6 +94,14 @@ class Server:
         path = kind.path(meta["namespace"], meta["name"])
         return await self._call("PATCH", "apply", kind, path, query, body, APPLY)
 
+    async def apply_new(self, kind: Kind, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
+        """Apply an object that must not exist, server-side; 409 if it does (`is_changed`).
+
+        A server-side apply creates what does not exist, and compares the resourceVersion only with one that does: no
+        object has that of etcd's first revision.
+        """
+        return await self.apply(kind, {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}, manager)
+
     async def apply_status(self, kind: Kind, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
         """Apply an object's status subresource, server-side."""
         meta = body["metadata"]
