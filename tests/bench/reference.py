@@ -25,10 +25,15 @@ from conch.write.lists import Listing, list_objects
 from conch_contract import names
 
 WORKERS = 16
-# With Conch's names, as `controllers.py` reads them.
-_results = Counter("conch_reconciles", "Services that have their children, by result.", ["result"])
-_depth = Gauge("conch_queue_depth", "Services in the queue.")
-_active = Gauge("conch_queue_active", "Services whose children are being applied.")
+
+
+class Metrics:
+    """R's metrics, with Conch's names, as `controllers.py` reads them: one process has those of one of the two."""
+
+    def __init__(self) -> None:
+        self.results = Counter("conch_reconciles", "Services that have their children, by result.", ["result"])
+        self.depth = Gauge("conch_queue_depth", "Services in the queue.")
+        self.active = Gauge("conch_queue_active", "Services whose children are being applied.")
 
 
 async def list_children(server: Server) -> set[Ref]:
@@ -56,13 +61,13 @@ async def watch(server: Server, queue: asyncio.Queue[dict[str, Any]]) -> None:
                 queue.put_nowait(body)
 
 
-async def work(server: Server, queue: asyncio.Queue[dict[str, Any]], existing: set[Ref]) -> None:
+async def work(server: Server, queue: asyncio.Queue[dict[str, Any]], existing: set[Ref], metrics: Metrics) -> None:
     """Apply the children of one service after the other, and one status."""
     while True:
         body = await queue.get()
-        with _active.track_inprogress():
+        with metrics.active.track_inprogress():
             await apply(server, body, existing)
-        _results.labels("settled").inc()
+        metrics.results.labels("settled").inc()
 
 
 async def apply(server: Server, body: dict[str, Any], existing: set[Ref]) -> None:
@@ -81,13 +86,14 @@ async def apply(server: Server, body: dict[str, Any], existing: set[Ref]) -> Non
 async def main() -> None:
     """Run until ended."""
     queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    _depth.set_function(queue.qsize)
+    metrics = Metrics()
+    metrics.depth.set_function(queue.qsize)
     async with await Server.connect() as server, asyncio.TaskGroup() as group:
         existing = await list_children(server)
         start_http_server(int(os.environ["CONCH_METRICS_PORT"]), "127.0.0.1")
         group.create_task(watch(server, queue))
         for _ in range(WORKERS):
-            group.create_task(work(server, queue, existing))
+            group.create_task(work(server, queue, existing, metrics))
 
 
 if __name__ == "__main__":
