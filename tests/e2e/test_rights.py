@@ -10,17 +10,13 @@ from conch.api.child_kinds import CHILDREN
 from tests.support.audit import Account, Use, granted, refused, used
 from tests.support.place import METRICS_API, OPERATOR, SYSTEM, Place
 
+READ = "of objects with the name of a new one (tests/api), of contested fields, and of objects too large to be kept"
 # What is granted and stays unused here, and why it is granted all the same.
 KEPT_FOR_A_REASON = {
     Use("conch.dev", "inferenceservices/finalizers", "update"): (
         "required by the admission plugin OwnerReferencesPermissionEnforcement, which this cluster has off"
     ),
-    **{
-        Use(
-            kind.group, kind.plural, "get"
-        ): "read where the name of a new object is taken; the tests of tests/api do so"
-        for kind in CHILDREN
-    },
+    **{Use(kind.group, kind.plural, "get"): READ for kind in CHILDREN},
     **{
         Use("", "configmaps", verb): "of Kubernetes' own role extension-apiserver-authentication-reader, for one name"
         for verb in ("list", "watch")
