@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, INFERENCE_SERVICE, Kind
-from conch.decide.requeue import MAX_REPORT_SECONDS
+from conch.decide.requeue import MIN_CHECK_SECONDS
 from conch_contract import names
 from tests.api.operator import Operator, are_ready, condition, isvc
 from tests.cluster import Cluster, binaries
@@ -114,7 +114,7 @@ def reconciles(operator: Operator) -> float:
 def is_idle(operator: Operator) -> bool:
     """Whether no reconcile runs for longer than the longest wait between two reconciles of a service that is up."""
     before = reconciles(operator)
-    time.sleep(MAX_REPORT_SECONDS + 1)
+    time.sleep(MIN_CHECK_SECONDS + 1)
     return reconciles(operator) == before
 
 

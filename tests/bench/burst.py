@@ -32,6 +32,7 @@ class Burst:
         writes_until_present: for each service, until its last child and its first status.
         writes_each: for each service, until the controller is settled.
         reads_each: of single objects.
+        reconciles_each: for each service, until the controller is settled.
     """
 
     who: str
@@ -47,6 +48,7 @@ class Burst:
     writes_until_present: float
     writes_each: float
     reads_each: float
+    reconciles_each: float
 
 
 async def measure(program: Program, cluster: Cluster, services: int) -> Burst:
@@ -57,6 +59,7 @@ async def measure(program: Program, cluster: Cluster, services: int) -> Burst:
         await stage.children.wait(services, stage.controller.check)
         await stage.controller.settle(services)  # what comes after the children belongs to the burst's cost
         full, calls = stage.controller.figures, find_calls(audit, stage.namespace)
+        work = await stage.controller.read_work()
     present = stage.children.present
     waits = [present[service] - moment for service, moment in created.items()]
     cpu_seconds = full.cpu_seconds - idle.cpu_seconds
@@ -74,4 +77,5 @@ async def measure(program: Program, cluster: Cluster, services: int) -> Burst:
         writes_until_present=count_writes_until_present(calls),
         writes_each=round(sum(call.is_write for call in calls) / services, 2),
         reads_each=round(sum(call.verb == "get" for call in calls) / services, 2),
+        reconciles_each=round(work.reconciles / services, 2),
     )

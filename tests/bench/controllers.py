@@ -128,6 +128,10 @@ class Controller:
                 await asyncio.sleep(_EVERY)
         await self.settle()
 
+    async def read_work(self) -> Work:
+        """What it has done until now."""
+        return Work.parse(await asyncio.to_thread(_read, self._metrics_port, METRICS_PATH))
+
     async def settle(self, services: int = 0) -> float:
         """Wait until it has worked off its queue, has reconciled so often, and then writes nothing for three seconds.
 
@@ -142,10 +146,7 @@ class Controller:
         async with asyncio.timeout(SETTLE_SECONDS):
             while True:
                 self.check()
-                now, work = (
-                    time.monotonic(),
-                    Work.parse(await asyncio.to_thread(_read, self._metrics_port, METRICS_PATH)),
-                )
+                now, work = time.monotonic(), await self.read_work()
                 if work.writes != writes or work.reconciles < services:
                     writes, since = work.writes, None
                 elif since is None:

@@ -39,10 +39,10 @@ from conch.decide import (
     Finding,
     build_events,
     build_measurement_request,
+    build_report_requests,
     build_status,
     decide,
     find_stuck_objects,
-    find_unreported_pods,
     needs_capacity,
 )
 from conch.decide.rollout import annotation
@@ -328,7 +328,7 @@ class Cluster:
         }
         reports = self.reports
         if self.reports_on_request:
-            requested = {pod.uid for pod in find_unreported_pods(snapshot)}
+            requested = {each.pod.uid for each in build_report_requests(snapshot)}
             reports = {uid: report for uid, report in reports.items() if uid in requested}
         snapshot = snapshot.with_reports(reports).with_measured(measured)
         warnings = {uid: self.warnings[uid] for uid in find_stuck_objects(snapshot) if uid in self.warnings}

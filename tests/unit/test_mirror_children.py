@@ -9,7 +9,7 @@ import pytest
 
 from conch.api import InferenceService
 from conch.api.variants import merge
-from conch.decide import find_unreported_pods
+from conch.decide import build_report_requests
 from conch.desire.defaults import PodDefaults
 from conch.desire.pod import build_pod_template
 from conch.desire.revision import build_model_manifest
@@ -92,10 +92,10 @@ def test_a_pod_that_serves_without_its_store_is_in_the_status_until_that_answers
     assert [each.reason for each in revision.models[0].warnings] == [SERVED_FROM_CACHE]
     assert [event.reason for event in cluster.story].count(SERVED_FROM_CACHE) == 1
     cluster.now += 3600
-    assert find_unreported_pods(cluster.snapshot()), "no event shows that the store answers"
+    assert build_report_requests(cluster.snapshot()), "no event shows that the store answers"
     healed = model.model_copy(update={"warnings": ()})
     cluster.put_pod(name, 0, ready=True, report=AgentReport(ready=True, models=(healed,)))
     cluster.settle()
     [revision] = cluster.status.revisions
     assert revision.models[0].warnings == ()
-    assert not find_unreported_pods(cluster.snapshot())
+    assert not build_report_requests(cluster.snapshot())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import pytest
@@ -130,17 +131,41 @@ async def test_a_request_while_the_target_rests_starts_no_poll_later_either() ->
     poller.close()
 
 
-async def test_a_poller_that_defers_polls_at_the_end_of_the_period_with_the_target_of_that_time() -> None:
+async def test_a_poll_at_the_end_of_the_period_has_the_target_of_that_time() -> None:
     outside = Outside()
-    poller = outside.poller(period=lambda _: 0.05, defers=True)
+    poller = outside.poller(period=lambda _: 0.05, lease=LONG)
     for address in ("http://a", "http://b", "http://c"):
         poller.request(ONE, {"a": address})
         await settle()
     await until(lambda: len(outside.ends) == 2)
     assert [target for _, target, _ in outside.polls] == ["http://a", "http://c"]
     assert outside.ends[1] - outside.ends[0] >= 0.05
+    poller.close()
+
+
+async def test_an_endless_lease_keeps_a_target_polled_until_its_service_requests_it_no_more() -> None:
+    outside = Outside()
+    poller = outside.poller(period=lambda _: 0.001, lease=math.inf)
+    poller.request(ONE, A)
+    await until(lambda: len(outside.polls) > 5)
+    assert outside.enqueued == [ONE], "the same value wakes no service"
+    outside.value = 2
+    await until(lambda: len(outside.enqueued) == 2)
+    assert poller.request(ONE, {}) == {}
+    polls = len(outside.polls)
+    await asyncio.sleep(0.01)
+    assert len(outside.polls) == polls
+
+
+async def test_a_request_with_a_shorter_period_ends_a_rest() -> None:
+    outside = Outside()
+    seconds = {"http://a": LONG, "http://b": 0.001}
+    poller = outside.poller(period=lambda target: seconds[target], lease=math.inf)
+    poller.request(ONE, {"a": "http://a"})
     await settle()
-    assert len(outside.polls) == 2, "a request brings one poll, early or not"
+    poller.request(ONE, {"a": "http://b"})
+    await until(lambda: len(outside.polls) == 2)
+    poller.request(ONE, {"a": "http://a"})
     poller.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 from conch.api import ConditionType, InferenceService
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, JOB, Ref
 from conch.cli.status import build_status_text
-from conch.decide import find_unreported_pods
+from conch.decide import build_report_requests
 from conch.observe import Revision
 from conch_agent.expansion import Expansion, Part, find_folders, list_models
 from conch_agent.reasons import Failure, Reason
@@ -347,8 +347,9 @@ def test_a_model_that_is_not_required_and_fails_is_reported_and_holds_nothing() 
     assert (ready.status, ready.reason) == ("True", "Served")
     assert "Some requests fail: Model net, which is not required, is not served: no file." in ready.message
     cluster.now += 3600
-    assert find_unreported_pods(cluster.snapshot()), "no event shows that it serves"
-    assert cluster.decision().wait == 60
+    requests = build_report_requests(cluster.snapshot())
+    assert [each.period for each in requests] == [60], "no event shows that it serves"
+    assert cluster.decision().wait is None
     assert [model.get("digest") for model in read_models(cluster, name)] == ["sha256:pre", None]
     cluster.put_pod(name, 0, ready=True, report=report_optional(is_served=True))
     cluster.settle()

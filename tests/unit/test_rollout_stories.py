@@ -16,7 +16,7 @@ from conch.api.kinds import (
     Ref,
 )
 from conch.api.names import ANNOTATION_MODEL, ANNOTATION_STABLE
-from conch.decide import build_unreadable_status, find_unreported_pods
+from conch.decide import build_report_requests, build_unreadable_status
 from conch.desire import PodDefaults
 from conch.observe import Unreadable, observe
 from conch.plan import Apply, Delete, Release
@@ -352,15 +352,31 @@ def test_reports_of_pods_are_read_until_the_status_has_the_digest_and_then_no_mo
     name = cluster.decision().wanted
     cluster.put_pod(name, 0, ready=True, report=AgentReport(ready=True))
     cluster.reconcile()
-    assert [pod.name for pod in find_unreported_pods(cluster.snapshot())] == [f"{name}-0"]
+    assert [each.pod.name for each in build_report_requests(cluster.snapshot())] == [f"{name}-0"]
     cluster.reports.clear()
     cluster.now += 120
-    assert find_unreported_pods(cluster.snapshot()) == (), "a missing report is final in the end"
+    assert build_report_requests(cluster.snapshot()) == (), "a missing report is final in the end"
     cluster.put_pod(name, 0, ready=True)
     cluster.settle()
-    assert find_unreported_pods(cluster.snapshot()) == ()
+    assert build_report_requests(cluster.snapshot()) == ()
     cluster.put_pod(name, 1, ready=False)
-    assert [pod.name for pod in find_unreported_pods(cluster.snapshot())] == [f"{name}-1"]
+    assert [each.pod.name for each in build_report_requests(cluster.snapshot())] == [f"{name}-1"]
+
+
+def test_reports_are_read_the_more_rarely_the_longer_they_are_awaited() -> None:
+    cluster = Cluster(build_manifest())
+    cluster.reconcile()
+    cluster.put_pod(cluster.decision().wanted, 0, ready=False)
+
+    def find_periods() -> tuple[float, float | None]:
+        (request,) = build_report_requests(cluster.snapshot())
+        return request.period, cluster.decision().wait
+
+    periods = []
+    for seconds in (5, 20, 75, 500):
+        cluster.now += seconds
+        periods.append(find_periods())
+    assert periods == [(1, 10), (2.5, 10), (8, 10), (8, 30)]
 
 
 def test_a_stable_revision_without_its_record_serves_until_it_is_replaced() -> None:

@@ -13,7 +13,7 @@ from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, NAMESPA
 from conch.api.names import ANNOTATION_SIGNATURE_PATH, LABEL_POLICY, LABEL_SIGNATURE_POLICY
 from conch.cli.actions import promote
 from conch.cli.status import build_status_text
-from conch.decide import find_unreported_pods
+from conch.decide import build_report_requests
 from conch.desire.defaults import PodDefaults
 from conch.desire.pod import build_pod_template
 from conch.events.handlers import EventHandlers
@@ -243,11 +243,11 @@ def test_a_fleet_counts_as_signed_when_all_pods_are() -> None:
     cluster.put_pod(stable, 0, ready=True, report=_report(POLICY.check), generation="new")
     cluster.settle()
     assert cluster.condition("SignaturePolicy") == ("False", "ModelsNotSigned")
-    assert len(find_unreported_pods(cluster.snapshot())) == 2, "all are requested, until all are signed"
+    assert len(build_report_requests(cluster.snapshot())) == 2, "all are requested, until all are signed"
     cluster.put_pod(stable, 1, ready=True, report=_report(POLICY.check), generation="new")
     cluster.settle()
     assert cluster.condition("SignaturePolicy") == ("True", "ModelsSigned")
-    assert not find_unreported_pods(cluster.snapshot()), "a settled fleet costs no request"
+    assert not build_report_requests(cluster.snapshot()), "a settled fleet costs no request"
 
 
 def test_a_fleet_without_reports_is_not_known_to_be_signed() -> None:

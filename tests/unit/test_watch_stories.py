@@ -10,7 +10,7 @@ from conch.api import InferenceService, Phase
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, INFERENCE_SERVICE, POD, Ref
 from conch.cli.history import Entry, find_revision
 from conch.cli.options import CommandError
-from conch.decide import decide, find_unreported_pods
+from conch.decide import build_report_requests, decide
 from conch.observe import Revision
 from conch_contract import AgentReport, ModelManifest, ModelReport, ModelState, SourceReport, names
 from tests.unit.simulation import KEY, Cluster, build_manifest
@@ -243,8 +243,8 @@ def test_a_settled_service_requests_the_report_of_one_pod(cluster: Cluster) -> N
     for index in range(1, 4):
         cluster.put_pod(stable, index, ready=True, report=report("a", since=1.0))
     cluster.settle()
-    assert len(find_unreported_pods(cluster.snapshot())) == 1
-    assert decide(cluster.snapshot()).wait == 30
+    assert [each.period for each in build_report_requests(cluster.snapshot())] == [30]
+    assert decide(cluster.snapshot()).wait is None
 
 
 def test_a_service_without_a_watch_requests_none() -> None:
@@ -252,7 +252,7 @@ def test_a_service_without_a_watch_requests_none() -> None:
     del cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["spec"]["predictor"]["model"]["storage"]["refresh"]
     stable = start(cluster, report("a"))
     assert cluster.status.revision(stable).phase == Phase.READY  # type: ignore[union-attr]
-    assert find_unreported_pods(cluster.snapshot()) == ()
+    assert build_report_requests(cluster.snapshot()) == ()
     assert decide(cluster.snapshot()).wait is None
     assert cluster.condition(UPDATED) == ("", "")
 

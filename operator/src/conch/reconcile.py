@@ -23,12 +23,12 @@ from conch.decide import (
     MeasurementRequest,
     build_events,
     build_measurement_request,
+    build_report_requests,
     build_stalled_status,
     build_status,
     build_unreadable_status,
     decide,
     find_stuck_objects,
-    find_unreported_pods,
     needs_capacity,
 )
 from conch.desire import PodDefaults, desire
@@ -111,7 +111,7 @@ class Reconciler:
             return await self._report_unreadable(key, snapshot)
         before = snapshot.service.status
         snapshot = snapshot.without_future_times()
-        snapshot = snapshot.with_reports(self.agents.request(key, find_unreported_pods(snapshot)))
+        snapshot = snapshot.with_reports(self.agents.request(key, build_report_requests(snapshot)))
         snapshot = snapshot.with_warnings(self.warnings.request(key, find_stuck_objects(snapshot)))
         snapshot = snapshot.with_measured(
             self.collector.request(key, snapshot.pods, build_measurement_request(snapshot))

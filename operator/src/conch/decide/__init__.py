@@ -7,9 +7,10 @@
 from conch.decide.naming import revision_name
 from conch.decide.requeue import (
     MeasurementRequest,
+    ReportRequest,
     build_measurement_request,
+    build_report_requests,
     find_stuck_objects,
-    find_unreported_pods,
 )
 from conch.decide.service import Decisions, decide
 from conch.decide.status import (
@@ -31,15 +32,16 @@ __all__ = [
     "FailedWrite",
     "Finding",
     "MeasurementRequest",
+    "ReportRequest",
     "Workload",
     "build_events",
     "build_measurement_request",
+    "build_report_requests",
     "build_stalled_status",
     "build_status",
     "build_unreadable_status",
     "decide",
     "find_stuck_objects",
-    "find_unreported_pods",
     "needs_capacity",
     "revision_name",
 ]

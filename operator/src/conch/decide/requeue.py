@@ -20,46 +20,74 @@ from conch.decide.state import RolloutState
 from conch.decide.strategies import strategy_of
 from conch.decide.warmup import warmed
 from conch.observe import Pod, Snapshot, Track
+from conch.observe.fields import moment
 from conch.observe.jobs import has_failed
 from conch.observe.measured import PrometheusQuery
 from conch_contract import ModelState, SignaturePolicy
 from conch_contract.report import TRANSIENT_WARNINGS
 from conch_contract.revision_jobs import REVISION_JOBS, WARMUP
 
-# Seconds between two requests for the report of a pod that is not ready yet: at first, and at most.
+# Seconds between two reads of the report of a pod that is not ready yet: at first, and at most.
 MIN_REPORT_SECONDS: Final = 1.0
 MAX_REPORT_SECONDS: Final = 8.0
+# Seconds between two reconciles of a revision that is not ready yet, likewise. Events and new reports come before;
+# these are for what depends on the time alone, such as a deadline.
+MIN_CHECK_SECONDS: Final = 10.0
+MAX_CHECK_SECONDS: Final = 30.0
 # Seconds between two reconciles of a rollout that waits for GPUs; an event of nodes or pods comes before.
 ADMISSION_SECONDS: Final = 20.0
 # Seconds from a pod's node to its first container, and from a Job to its first pod, before their events are listed.
 START_PATIENCE: Final = 10.0
-# Seconds for which reports of pods that are ready are requested, where a network policy prevents them; then the seconds
-# between two requests, while the status has a warning that ends without an event.
+# Seconds for which reports of pods that are ready are awaited, where a network policy prevents them; then the seconds
+# between two reads, while the status has a warning that ends without an event.
 REPORT_PATIENCE: Final = 60.0
 
 
-def find_unreported_pods(snapshot: Snapshot) -> tuple[Pod, ...]:
+@dataclass(frozen=True)
+class ReportRequest:
+    """A pod whose agent has to report again and again.
+
+    Attributes:
+        pod: The pod.
+        period: Seconds from an answer to the next request.
+    """
+
+    pod: Pod
+    period: float
+
+
+def build_report_requests(snapshot: Snapshot) -> tuple[ReportRequest, ...]:
     """Return the pods whose reports the status does not have yet, and one of each track with watched sources.
 
     Of a settled fleet without watched sources there are none.
     """
     policy = snapshot.signature_policy
     reported = {each.name: _is_reported(snapshot.now, each, policy) for each in snapshot.service.status.revisions}
-    watching = {pod.uid for pod in map(find_watching_pod, snapshot.tracks) if pod is not None}
-    return tuple(
-        pod
-        for pod in snapshot.pods
-        if pod.ip
-        and not pod.leaving
-        and (pod.uid in watching or not pod.ready or pod.label != pod.revision or not reported.get(pod.revision, False))
-    )
+    watching = [(find_watching_pod(track), seconds_to_refresh(track.service)) for track in snapshot.tracks]
+    periods = {pod.uid: seconds for pod, seconds in watching if pod is not None and seconds is not None}
+    for pod in snapshot.pods:
+        if not pod.ready or pod.label != pod.revision or not reported.get(pod.revision, False):
+            periods[pod.uid] = min(_report_seconds(pod, snapshot.now), periods.get(pod.uid, REPORT_PATIENCE))
+    reachable = (pod for pod in snapshot.pods if pod.ip and not pod.leaving and pod.uid in periods)
+    return tuple(ReportRequest(pod, periods[pod.uid]) for pod in reachable)
+
+
+def _report_seconds(pod: Pod, now: float) -> float:
+    """Return the seconds between two reads of the report of a pod that is not settled.
+
+    They are a tenth of the seconds for which it has been awaited; of a pod that has been ready for long, a minute.
+    """
+    if pod.ready and now - pod.up_since > REPORT_PATIENCE:
+        return REPORT_PATIENCE
+    awaited = now - max(pod.created_at, pod.assigned_at, pod.up_since if pod.ready else 0.0)
+    return min(max(MIN_REPORT_SECONDS, awaited / 10), MAX_REPORT_SECONDS)
 
 
 def find_stuck_objects(snapshot: Snapshot) -> tuple[str, ...]:
     """Return the uids of Jobs and pods that do not start, for reasons that only events contain."""
     since = {uid: created_at(job) for uid, job in snapshot.idle_jobs.items()}
     since |= {pod.uid: pod.status["readySince"] for pod in snapshot.pods if not pod.leaving and is_starting(pod)}
-    return tuple(uid for uid, time in since.items() if time and snapshot.now - parse_time(time) > START_PATIENCE)
+    return tuple(uid for uid, time in since.items() if time and snapshot.now - parse_time(time) >= START_PATIENCE)
 
 
 @dataclass(frozen=True)
@@ -118,11 +146,11 @@ def seconds_to_requeue(track: Track, state: RolloutState | None, wanted: str) ->
 def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[float]:
     failing = (failing_seconds(track, revision) for revision in {pod.revision for pod in track.pods if pod.failed_at})
     yield from (seconds for seconds in failing if seconds is not None)
-    # A pod that changes in place is ready all the time, so no event shows when it serves the other revision.
     in_place = (track.now - pod.assigned_at for pod in track.pods if pod.is_in_place and not pod.leaving)
-    yield from (_limit_report_wait(seconds) for seconds in in_place)
-    if (refresh := seconds_to_refresh(track.service)) is not None:
-        yield refresh
+    yield from (_limit_check_wait(seconds) for seconds in in_place)
+    starting = (moment(pod.status["readySince"]) for pod in track.pods if not pod.leaving and is_starting(pod))
+    patience = (since + START_PATIENCE - track.now for since in starting if since is not None)
+    yield from (seconds for seconds in patience if seconds > 0)
     if state is not None and state.awaits_admission:
         yield ADMISSION_SECONDS
         return
@@ -131,9 +159,11 @@ def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[fl
     if state is None or not state.has_failed:
         revision = track.service.status.revision(wanted)
         if not _are_all_ready(track, wanted) and not is_scaled_to_zero(track, state, wanted):
-            yield _limit_report_wait(age(track, wanted))
-        elif revision is None or not _is_reported(track.now, revision, track.signature_policy):
-            yield MAX_REPORT_SECONDS if revision is None or not _has_been_up(track.now, revision) else REPORT_PATIENCE
+            yield _limit_check_wait(age(track, wanted))
+        elif revision is None or not (
+            _is_reported(track.now, revision, track.signature_policy) or _has_been_up(track.now, revision)
+        ):
+            yield MIN_CHECK_SECONDS
     if state is not None:
         rollout = track.service.spec.rollout
         if (wait := seconds_to_wait(state, rollout, track.now)) is not None:
@@ -143,9 +173,9 @@ def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[fl
             yield from (gate.interval_seconds for gate in gates if not gate.is_measured_once)
 
 
-def _limit_report_wait(seconds: float) -> float:
-    """Return the seconds until the next request for a report, a tenth of those for which it has been awaited."""
-    return min(max(MIN_REPORT_SECONDS, seconds / 10), MAX_REPORT_SECONDS)
+def _limit_check_wait(seconds: float) -> float:
+    """Return the seconds until the next reconcile of what is awaited, a tenth of those for which it has been."""
+    return min(max(MIN_CHECK_SECONDS, seconds / 10), MAX_CHECK_SECONDS)
 
 
 def age(track: Track, name: str) -> float:

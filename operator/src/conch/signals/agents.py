@@ -1,5 +1,6 @@
 """Reads the reports of agents in pods that are not settled. A pod that does not answer changes nothing."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
@@ -8,7 +9,7 @@ import aiohttp
 
 from conch.api.kinds import ServiceKey
 from conch.api.text import read_json
-from conch.observe import Pod
+from conch.decide import ReportRequest
 from conch.signals.limiter import FairLimiter
 from conch.signals.page import PageError, read_page
 from conch.signals.poller import Poller
@@ -20,7 +21,6 @@ _POLLS: Final = 64  # pods at a time
 # Values of a report, counted by their separators. Parsing takes about 1.5 µs for each; a file whose object version is
 # reported is one.
 _MAX_VALUES: Final = 20_000
-_PERIOD: Final = 1.0  # seconds between two polls of a pod; each new report makes a reconcile, which requests the next
 
 
 class Agents:
@@ -32,8 +32,8 @@ class Agents:
         self._port = port
         self._reader = reader or Reader()
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
-        self._poller = Poller[str, Pod, AgentReport](
-            enqueue, self._poll, FairLimiter(_POLLS), period=lambda _: _PERIOD, defers=True
+        self._poller = Poller[str, ReportRequest, AgentReport](
+            enqueue, self._poll, FairLimiter(_POLLS), period=lambda request: request.period, lease=math.inf
         )
 
     async def close(self) -> None:
@@ -41,13 +41,16 @@ class Agents:
         self._poller.close()
         await self._session.close()
 
-    def request(self, key: ServiceKey, pods: Iterable[Pod]) -> Mapping[str, AgentReport]:
-        """Return the known reports of these pods by uid, and poll the pods; forget all other pods of the service."""
-        return self._poller.request(key, {pod.uid: pod for pod in pods})
+    def request(self, key: ServiceKey, requests: Iterable[ReportRequest]) -> Mapping[str, AgentReport]:
+        """Return the known reports by the uids of their pods.
 
-    async def _poll(self, key: ServiceKey, pod: Pod, _: AgentReport | None) -> AgentReport | None:
+        The pods are polled until the service requests others, or none.
+        """
+        return self._poller.request(key, {request.pod.uid: request for request in requests})
+
+    async def _poll(self, key: ServiceKey, request: ReportRequest, _: AgentReport | None) -> AgentReport | None:
         try:
-            page = await read_page(self._session, pod.ip, self._port, names.STATUS_PATH)
+            page = await read_page(self._session, request.pod.ip, self._port, names.STATUS_PATH)
             return await self._reader.read(key.namespace, partial(read_report, page))
         except (PageError, ValueError):
             return None

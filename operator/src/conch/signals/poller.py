@@ -24,9 +24,17 @@ class _Entry(Generic[Target, Value]):
 
     target: Target
     requested: float = 0.0  # time of the last request
-    due: float = -math.inf  # earliest time of the next poll
+    ended: float = -math.inf  # time of the end of the last poll
     value: Value | None = None
     task: asyncio.Task[None] | None = None  # the poll in flight
+    timer: asyncio.TimerHandle | None = None  # of the next poll
+
+    def cancel(self) -> None:
+        """End the poll in flight, and let no other one begin."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
 
 @dataclass
@@ -47,10 +55,10 @@ class Poller(Generic[Name, Target, Value]):
     """Target, its last value -> its value; None: there is no answer, and the last value stays."""
     limiter: FairLimiter  # of polls
     period: Callable[[Target], float]  # seconds between the end of a poll and the next poll of the same target
-    defers: bool = False  # whether a request during the period brings a poll at its end; else it brings none
     lease: float = 0.0
-    """Seconds for which a request keeps a target polled; 0: a request brings one poll. In the second half of a lease
-    each poll enqueues the service, whose reconcile then renews the lease by a request, or lets it expire."""
+    """Seconds for which a request keeps a target polled. 0: a request brings one poll, and none while the target rests.
+    Infinite: polls go on until the service no longer requests the target. In the second half of a lease each poll
+    enqueues the service, whose reconcile then renews the lease by a request, or lets it expire."""
     is_news: Callable[[Value | None, Value], bool] = operator.ne  # last and new value -> whether to enqueue the service
     _entries: dict[ServiceKey, dict[Name, _Entry[Target, Value]]] = field(default_factory=dict)
 
@@ -71,35 +79,43 @@ class Poller(Generic[Name, Target, Value]):
         known = self._entries.pop(key, {})
         entries = {name: known.pop(name, _Entry(target)) for name, target in targets.items()}
         for entry in known.values():
-            if entry.task is not None:
-                entry.task.cancel()
+            entry.cancel()
         if entries:
             self._entries[key] = entries
         for name, entry in entries.items():
             entry.target, entry.requested = targets[name], now
-            if entry.task is None and (self.defers or entry.due <= now):
-                entry.task = asyncio.create_task(self._run(key, name, entry))
+            if entry.task is None:
+                self._plan(key, name, entry)
         return {name: entry.value for name, entry in entries.items() if entry.value is not None}
 
-    async def _run(self, key: ServiceKey, name: Name, entry: _Entry[Target, Value]) -> None:
-        """Poll a target when it is due; go on while its lease lasts, and forget it when the lease has expired."""
+    def _plan(self, key: ServiceKey, name: Name, entry: _Entry[Target, Value]) -> None:
+        """Poll a target when it has rested. Without a lease, one that rests is polled after a later request only."""
+        if entry.timer is not None:
+            entry.timer.cancel()
         loop = asyncio.get_running_loop()
-        try:
-            while True:
-                await asyncio.sleep(entry.due - loop.time())
-                is_news = await self._update(key, entry)
-                idle = loop.time() - entry.requested
-                if is_news or (self.lease and idle > self.lease / 2):
-                    self.enqueue(key)
-                if idle >= self.lease:
-                    break
-        finally:
-            entry.task = None
-        if self.lease:
+        due = entry.ended + self.period(entry.target)
+        if due <= loop.time():
+            self._start(key, name, entry)
+        elif self.lease:
+            entry.timer = loop.call_at(due, self._start, key, name, entry)
+
+    def _start(self, key: ServiceKey, name: Name, entry: _Entry[Target, Value]) -> None:
+        entry.timer, entry.task = None, asyncio.create_task(self._run(key, name, entry))
+
+    async def _run(self, key: ServiceKey, name: Name, entry: _Entry[Target, Value]) -> None:
+        """Poll a target once, and plan the next poll while its lease lasts; forget it when the lease has expired."""
+        is_news = await self._update(key, entry)
+        entry.task = None
+        idle = entry.ended - entry.requested
+        if idle < self.lease:
+            self._plan(key, name, entry)
+        elif self.lease:
             entries = self._entries[key]
             del entries[name]
             if not entries:
                 del self._entries[key]
+        if is_news or (self.lease and idle > self.lease / 2):
+            self.enqueue(key)
 
     async def _update(self, key: ServiceKey, entry: _Entry[Target, Value]) -> bool:
         """Poll a target once; return whether its value is news."""
@@ -110,6 +126,6 @@ class Poller(Generic[Name, Target, Value]):
             _log.exception("poll failed", service=str(key))
             value = None
         finally:
-            entry.due = asyncio.get_running_loop().time() + self.period(entry.target)
+            entry.ended = asyncio.get_running_loop().time()
         last, entry.value = entry.value, entry.value if value is None else value
         return value is not None and self.is_news(last, value)

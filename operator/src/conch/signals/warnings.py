@@ -4,6 +4,7 @@ Only an event reports a volume that cannot be mounted (kubelet), or a pod of a J
 Events are too many to watch: one list call an object, while it is stuck, in the background.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
@@ -12,9 +13,7 @@ from conch.observe import Finding
 from conch.signals.limiter import FairLimiter
 from conch.signals.poller import Poller
 
-# Seconds between two lists of an object's events. A service that waits for the pod of a Job is reconciled every 10 s:
-# each of these reconciles lists them.
-PERIOD: Final = 9.0
+PERIOD: Final = 9.0  # seconds between two lists of an object's events
 _LISTS: Final = 8  # list calls at a time
 _MAX_OBJECTS: Final = 4  # of a service: pods of one revision are stuck for one reason
 
@@ -29,12 +28,17 @@ class Warnings:
         async def poll(key: ServiceKey, uid: str, _: Finding | None) -> Finding | None:
             return await read(key.namespace, uid)
 
-        self._poller = Poller[str, str, Finding](enqueue, poll, FairLimiter(_LISTS), period=lambda _: period)
+        self._poller = Poller[str, str, Finding](
+            enqueue, poll, FairLimiter(_LISTS), period=lambda _: period, lease=math.inf
+        )
 
     async def close(self) -> None:
         """Cancel the list calls."""
         self._poller.close()
 
     def request(self, key: ServiceKey, uids: Iterable[str]) -> Mapping[str, Finding]:
-        """Return the known warnings of these objects by uid, and list their events again; forget all other objects."""
+        """Return the known warnings of these objects by uid.
+
+        Their events are listed again and again until the service requests those of other objects, or none.
+        """
         return self._poller.request(key, {uid: uid for uid in sorted(uids)[:_MAX_OBJECTS]})
