@@ -14,7 +14,10 @@ import pytest
 
 from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, Ref, ServiceKey
 from conch.decide import Event
+from conch.events.handlers import EventHandlers
+from conch.observe import Store
 from conch.plan import Delete, Release
+from conch.queue import REST_SECONDS, WorkQueue
 from conch.write import EventWriter, Server, Writer
 from tests.api.operator import Operator, are_ready, children, condition, isvc
 from tests.cluster import Cluster
@@ -159,6 +162,52 @@ async def test_a_write_to_a_service_that_is_gone_is_no_error(kube: Kube, namespa
     nowhere = ServiceKey(f"{namespace}-gone", "magika")
     assert not await writer.write_status(nowhere, gone, status("late"))
     await EventWriter(connection, "test").record(nowhere, gone, [Event("Normal", "Served", "Serve", "é" * 2000)], 0.0)
+
+
+async def test_an_edit_during_the_write_of_a_status_queues_the_service(
+    kube: Kube, namespace: str, connection: Server
+) -> None:
+    """The answer has the edit, so that the events of both are no news."""
+    store, queue = Store(), WorkQueue()
+    handlers = EventHandlers(store, None, queue)
+    writer, key = Writer(connection, handlers.handle_written), ServiceKey(namespace, "magika")
+    new = created(kube, namespace)
+    handlers.handle(new)
+    assert await queue.get() == key
+    assert await writer.write_status(key, new["metadata"]["uid"], status("starts"))
+    queue.done(key)
+    await asyncio.sleep(2 * REST_SECONDS)
+    assert queue.idle, "a status alone queues nothing"
+
+    handlers.handle(kube.get(INFERENCE_SERVICE, namespace, "magika") or {})
+    kube.run("--namespace", namespace, "annotate", "inferenceservice/magika", "conch.dev/paused=true")
+    edited = kube.get(INFERENCE_SERVICE, namespace, "magika") or {}
+    assert await writer.write_status(key, new["metadata"]["uid"], status("goes on"))
+    handlers.handle(edited)
+    handlers.handle(kube.get(INFERENCE_SERVICE, namespace, "magika") or {})
+    assert await asyncio.wait_for(queue.get(), 20) == key
+    queue.close()
+
+
+async def test_a_service_that_replaced_another_during_the_write_of_its_status_is_queued(
+    kube: Kube, namespace: str, connection: Server
+) -> None:
+    store, queue = Store(), WorkQueue()
+    handlers = EventHandlers(store, None, queue)
+    writer, key = Writer(connection, handlers.handle_written), ServiceKey(namespace, "magika")
+    old = created(kube, namespace)
+    handlers.handle(old)
+    assert await queue.get() == key
+    kube.run("--namespace", namespace, "delete", "inferenceservice/magika")
+    new = created(kube, namespace)
+    assert not await writer.write_status(key, old["metadata"]["uid"], status("late"))
+    queue.done(key)
+    handlers.handle(old, is_deleted=True)
+    handlers.handle(new)
+    handlers.handle(kube.get(INFERENCE_SERVICE, namespace, "magika") or {})
+    assert await asyncio.wait_for(queue.get(), 20) == key
+    assert (store.get(key, Ref(INFERENCE_SERVICE, "magika")) or {})["metadata"]["uid"] == new["metadata"]["uid"]
+    queue.close()
 
 
 async def test_an_event_of_a_long_text_is_stored(kube: Kube, namespace: str, connection: Server) -> None:

@@ -11,14 +11,13 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
 
 import structlog
 from prometheus_client import REGISTRY
 
 from conch import logs, shutdown
 from conch.api.child_kinds import watched_kinds
-from conch.api.kinds import CONFIG_MAP, GATEWAYS, INFERENCE_SERVICE, LEASE, NAMESPACE, Kind, kind_of
+from conch.api.kinds import CONFIG_MAP, GATEWAYS, INFERENCE_SERVICE, LEASE, NAMESPACE, Kind
 from conch.blocking import report_blocking
 from conch.claims import Claims
 from conch.clock import SteadyClock
@@ -26,7 +25,7 @@ from conch.contests import Contests
 from conch.desire import PodDefaults
 from conch.events.handlers import EventHandlers
 from conch.nesting import allow_deep_objects
-from conch.observe import Gateways, SignaturePolicies, Store, owner_key
+from conch.observe import Gateways, SignaturePolicies, Store
 from conch.observe.capacity import Capacity
 from conch.preflight import check_permissions
 from conch.queue import WorkQueue
@@ -45,14 +44,6 @@ _log = structlog.get_logger("conch")
 
 async def watch_and_reconcile(settings: Settings, server: Server, store: Store, queue: WorkQueue) -> None:
     """Watch all kinds and reconcile services until cancelled."""
-
-    def store_written(body: Mapping[str, Any]) -> None:
-        """Store the response of a write. A changed child queues its service: the watch event will be no change."""
-        key = store.put(body)
-        if key is not None and kind_of(body) != INFERENCE_SERVICE:
-            queue.add(key)
-            queue.add(owner_key(body) or key)
-
     # An operator with permissions in some namespaces only cannot watch Gateways, which may be in any namespace.
     gateways = None if settings.namespaces else Gateways()
     kinds = [kind for kind in watched_kinds(with_keda=settings.metrics_api == "keda") if kind != INFERENCE_SERVICE]
@@ -67,7 +58,7 @@ async def watch_and_reconcile(settings: Settings, server: Server, store: Store, 
     )
     warnings = Warnings(queue.add, partial(latest_warning, server))
     installations = Installations(queue.add, partial(read_lease, server))
-    writer, event_writer, contests = Writer(server, store_written), EventWriter(server, settings.identity), Contests()
+    writer, event_writer = Writer(server, handlers.handle_written), EventWriter(server, settings.identity)
     claims = Claims(settings.installation or None, installations, event_writer, clock)
     reconcile = Reconciler(
         store=store,
@@ -78,7 +69,7 @@ async def watch_and_reconcile(settings: Settings, server: Server, store: Store, 
         capacities=capacities,
         warnings=warnings,
         claims=claims,
-        contests=contests,
+        contests=Contests(),
         writer=writer,
         event_writer=event_writer,
         defaults=PodDefaults(

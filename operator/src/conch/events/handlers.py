@@ -18,6 +18,7 @@ from conch.api.kinds import (
     Kind,
     ServiceKey,
     kind_of,
+    ref_of,
 )
 from conch.api.names import LABEL_POLICY, LABEL_SIGNATURE_POLICY, SIGNATURE_POLICY
 from conch.events.informer import Cache, Informer
@@ -55,6 +56,20 @@ class EventHandlers:
                 else:
                     self.queue.add(affected)
         self._queue_affected()
+
+    def handle_written(self, body: Mapping[str, Any]) -> None:
+        """Handle the answer to a write of the operator, whose watch event will be no change.
+
+        It has what other writers have changed meanwhile, too. A service is not queued for its status alone, which the
+        operator wrote.
+        """
+        ref, before = ref_of(body), None
+        if ref.kind == INFERENCE_SERVICE and (key := owner_key(body)) is not None:
+            before = _drop_status(self.store.get(key, ref))
+        key = self.store.put(body)
+        if key is not None and (before is None or before != _drop_status(self.store.get(key, ref))):
+            self.queue.add(key)
+            self.queue.add(owner_key(body) or key)
 
     def handle_route(self, body: Mapping[str, Any], *, is_deleted: bool = False) -> None:
         """Handle an event of an HTTPRoute: that of a service, or one that may match requests of services.
@@ -158,3 +173,8 @@ def build_listing(kind: Kind, namespace: str = "") -> Listing:
     """Return which objects of a kind are watched: those with the label of a service, for most kinds."""
     labels = "" if kind in UNSELECTED else names.LABEL_SERVICE
     return Listing(kind, namespace, labels, metadata_only=kind in METADATA_ONLY)
+
+
+def _drop_status(body: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return an object without its status."""
+    return body and {field: value for field, value in body.items() if field != "status"}
