@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from conch.api.quantity import parse_quantity
 
 _POD: Final = ("spec", "template", "spec")
@@ -140,5 +142,8 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
 
     By it, plans distinguish a field that Conch applied before from one that was never Conch's.
     """
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    try:
+        text = msgspec.json.encode(manifest, order="deterministic")
+    except UnicodeEncodeError:  # a lone surrogate
+        text = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(text).hexdigest()[:16]

@@ -8,7 +8,10 @@ that JSON leaves as they are. So characters beyond U+FFFF are UTF-8, and everyth
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
+
+import msgspec
 
 _ESCAPED: Final = re.compile("[\x7f-\uffff]")
 
@@ -18,7 +21,13 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
     >>> encode({"é": "😀", "\x85": "\ud83d"}).decode()
     '{"\\u00e9": "😀", "\\u0085": "\\ufffd"}'
+    >>> encode({"spec": {"replicas": 1}}).decode()
+    '{"spec":{"replicas":1}}'
     """
+    with suppress(UnicodeEncodeError):
+        text = msgspec.json.encode(body)
+        if text.isascii() and b"\x7f" not in text:
+            return text
     return _ESCAPED.sub(_escape, json.dumps(body, ensure_ascii=False)).encode()
 
 

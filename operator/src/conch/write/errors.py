@@ -4,6 +4,7 @@ import re
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 
 from conch.api.text import clean
 from conch.observe.fields import mapping, mappings
@@ -118,8 +119,8 @@ def read_object(host: str, status: int, text: bytes | str) -> dict[str, Any]:
         CallError: the server at that address is no API server.
     """
     try:
-        parsed = parse_json(text)
-    except ValueError:
+        parsed = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
         raise CallError(0, "NotKubernetes", f"{host} answers with HTTP status {status} and no JSON object; {_CHECK}")
