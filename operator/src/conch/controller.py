@@ -35,6 +35,7 @@ from conch.shutdown import cancel_on_signal
 from conch.signals import Agents, Capacities, Collector, Installations, Warnings
 from conch.signals.reader import Reader
 from conch.telemetry import Health, Readiness, Tasks, serve
+from conch.tls_buffers import limit_tls_buffers
 from conch.workers import run_worker
 from conch.write import CallError, EventWriter, Server, Writer, latest_warning, read_lease, try_read_capacities
 from conch.write.leader import Election
@@ -179,6 +180,7 @@ async def lead(election: Election, work: Callable[[], Awaitable[None]]) -> None:
 def main() -> None:
     """Entry point of the image."""
     allow_deep_objects()
+    limit_tls_buffers()
     try:
         settings = Settings.read()
     except SettingsError as error:

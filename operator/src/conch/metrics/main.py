@@ -24,6 +24,7 @@ from conch.preflight import check_permissions
 from conch.settings import SettingsError
 from conch.shutdown import RestartError, cancel_on_signal
 from conch.telemetry import Health, serve
+from conch.tls_buffers import limit_tls_buffers
 from conch.write import CallError, Server
 from conch.write.lists import Listing
 from conch_contract import names
@@ -110,6 +111,7 @@ async def run(settings: MetricsSettings) -> None:
 def main() -> None:
     """Entry point of `conch-metrics`."""
     allow_deep_objects()
+    limit_tls_buffers()
     try:
         settings = MetricsSettings.read()
     except SettingsError as error:
