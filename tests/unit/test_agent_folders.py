@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from conch_agent import folders
-from conch_agent.folders import exchange, put_in_place, remove_folder
+from conch_agent.folders import empty_trash, find_trash, list_trash, put_in_place, remove_folder
 from conch_agent.layout import Plan, build_folder
 
 FILES = 300
@@ -64,25 +64,38 @@ def test_a_model_folder_is_there_while_it_is_replaced(tmp_path: Path, *, has_cac
     assert len(list((tmp_path / "cache").iterdir())) == has_cache
 
 
-def test_a_file_system_that_cannot_exchange_renames_three_times(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(folders, "_RENAME_EXCHANGE", 1 << 7)  # the kernel refuses it with EINVAL, as NFS does
-    for name in ("new", "old"):
+CANNOT_EXCHANGE = 1 << 7  # a flag that the kernel refuses with EINVAL, as NFS does the exchange
+
+
+def test_a_file_system_that_cannot_exchange_renames_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "_RENAME_EXCHANGE", CANNOT_EXCHANGE)
+    for name in ("new", "old", "new-former"):  # the last one is of a run that was killed
         (tmp_path / name).mkdir()
         (tmp_path / name / "name").write_text(name)
-    (tmp_path / "new-exchanged").mkdir()  # of a run that was killed
-    exchange(tmp_path / "new", tmp_path / "old")
+    put_in_place(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old" / "name").read_text() == "new"
-    assert (tmp_path / "new" / "name").read_text() == "old"
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_is_there_stays_when_it_cannot_be_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_what_is_there_stays_when_it_cannot_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, exchanges: bool
+) -> None:
+    if not exchanges:
+        monkeypatch.setattr(folders, "_RENAME_EXCHANGE", CANNOT_EXCHANGE)
     (tmp_path / "old").mkdir()
     with pytest.raises(FileNotFoundError, match="new"):
         put_in_place(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old").is_dir()
+
+
+def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    for folder in (*list_trash(tmp_path, "m"), tmp_path / "m", tmp_path / "cache"):
+        folder.mkdir()
+    find_trash(tmp_path, "cached").symlink_to(tmp_path / "cache")
+    empty_trash(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    empty_trash(tmp_path / "absent")
 
 
 def test_a_link_that_leads_nowhere_is_replaced_and_removed(tmp_path: Path) -> None:

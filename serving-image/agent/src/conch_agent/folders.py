@@ -17,6 +17,7 @@ from typing import Final
 _AT_FDCWD: Final = -100  # fcntl.h: paths are relative to the working directory
 _RENAME_EXCHANGE: Final = 2  # stdio.h
 _UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_TRASH: Final = ".removed-"
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -27,7 +28,19 @@ def find_trash(downloads: Path, name: str) -> Path:
         downloads: The folder of fetched files, on the repository's file system.
         name: Name of the model, which may be as long as a file's name can be.
     """
-    return downloads / f".removed-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    return downloads / f"{_TRASH}{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
+def list_trash(downloads: Path, name: str) -> tuple[Path, Path]:
+    """Return all names of a model folder that is being replaced or deleted: as in find_trash, and while it is away."""
+    trash = find_trash(downloads, name)
+    return trash, _find_former(trash)
+
+
+def empty_trash(downloads: Path) -> None:
+    """Delete what a killed process left of replaced and deleted model folders."""
+    for folder in downloads.glob(f"{_TRASH}*"):
+        delete_tree(folder)
 
 
 def put_in_place(folder: Path, target: Path) -> None:
@@ -38,35 +51,46 @@ def put_in_place(folder: Path, target: Path) -> None:
         target: Its new path.
 
     Raises:
-        OSError: It is not renamed, and what was at the target is unchanged.
+        OSError: It is not renamed, and what was at the target is there.
     """
     if not os.path.lexists(target):
         folder.rename(target)
-        return
-    exchange(folder, target)
-    delete_tree(folder)
+    elif _exchange(folder, target):
+        delete_tree(folder)
+    else:
+        _replace(folder, target)
 
 
-def exchange(one: Path, other: Path) -> None:
-    """Exchange two folders or symbolic links in one step, or in three where the file system cannot (such as NFS).
-
-    Args:
-        one: The first.
-        other: The second, on the same file system.
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders or symbolic links in one step; return False if the file system cannot, such as NFS.
 
     Raises:
         OSError: They are not exchanged.
     """
     if not _LIBC.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
-        return
+        return True
     number = ctypes.get_errno()
-    if number not in _UNSUPPORTED:
-        raise OSError(number, os.strerror(number), str(one), None, str(other))
-    between = one.with_name(f"{one.name}-exchanged")
-    delete_tree(between)
-    other.rename(between)
-    one.rename(other)
-    between.rename(one)
+    if number in _UNSUPPORTED:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+def _replace(folder: Path, target: Path) -> None:
+    """Do as put_in_place in two steps, between which the target is away."""
+    former = _find_former(folder)
+    delete_tree(former)
+    target.rename(former)
+    try:
+        folder.rename(target)
+    except OSError:
+        former.rename(target)
+        raise
+    delete_tree(former)
+
+
+def _find_former(folder: Path) -> Path:
+    """Return the name that the former target has until a folder is in its place."""
+    return folder.with_name(f"{folder.name}-former")
 
 
 def remove_folder(folder: Path, trash: Path) -> None:

@@ -140,6 +140,7 @@ class Agent:
         """Run until cancelled, then stop the models' tasks. Triton keeps its models."""
         heartbeats = asyncio.create_task(self._record_heartbeats())
         try:
+            await run_in_thread(folders.empty_trash, self._settings.downloads)
             while True:
                 await self._read_manifest()
                 await self._follow_expansion()
@@ -277,7 +278,8 @@ class Agent:
                 self._log.info("not unloaded", model=folder.name, detail=str(error))
             await run_in_thread(folders.remove_folder, folder, folders.find_trash(downloads, folder.name))
         encrypted = {name for name, source in sources.items() if source.decrypt}
-        used = {*sources, *(folders.find_trash(downloads, name).name for name in sources)}  # a model is laid out now
+        trash = (path for name in sources for path in folders.list_trash(downloads, name))  # a model is laid out now
+        used = {*sources, *(path.name for path in trash)}
         unused = [path for path in downloads.iterdir() if path.name not in used]
         unused += [path for path in self._settings.decrypted.iterdir() if path.name not in encrypted]
         for folder in unused:
