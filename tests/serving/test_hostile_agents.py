@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from conch.api.kinds import ServiceKey
+from conch.decide import ReportRequest
 from conch.observe import Pod
 from conch.signals import Agents
 from conch_contract import names
@@ -18,6 +19,7 @@ from tests.support.hostile_server import GOOD, REPORTS, model
 KEY = ServiceKey("demo", "m")
 HOST = "127.0.0.1"
 POD = Pod("pod", "uid", "m-new", "", HOST, True, False, {})  # noqa: FBT003
+REQUEST = ReportRequest(POD, 1.0)
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -39,7 +41,7 @@ class Listener:
         """Request reports, as each reconcile does, until so many HTTP requests have come."""
         async with asyncio.timeout(20):
             while self.requests < count:
-                self.agents.request(KEY, [POD])
+                self.agents.request(KEY, [REQUEST])
                 await asyncio.sleep(0.02)
 
 
@@ -64,20 +66,20 @@ async def test_an_answer_that_is_no_report_is_dropped_and_the_next_one_counts(li
     listener.answer = answer
     await listener.until_requests(1)
     await asyncio.sleep(0.2)
-    assert listener.agents.request(KEY, [POD]) == {}
+    assert listener.agents.request(KEY, [REQUEST]) == {}
     listener.answer = json.dumps(GOOD)
     await listener.until_requests(2)
     await asyncio.wait_for(listener.woken.wait(), 10)
-    assert listener.agents.request(KEY, [POD])["uid"].ready
+    assert listener.agents.request(KEY, [REQUEST])["uid"].ready
 
 
 async def test_a_pod_that_has_something_new_each_time_is_polled_once_a_second(listener: Listener) -> None:
-    """An honest download reports more bytes each time, and each new report is followed by the next request."""
+    """An honest download reports more bytes each time, and each new report queues its service."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     while loop.time() < began + 3:
         listener.answer = model(bytesFetched=listener.requests)
-        listener.agents.request(KEY, [POD])
+        listener.agents.request(KEY, [REQUEST])
         await asyncio.sleep(0.01)
     assert 2 <= listener.requests <= 1 + (loop.time() - began)
 
@@ -86,12 +88,12 @@ async def test_a_pod_that_goes_and_comes_back_while_it_is_polled_is_known_again(
     listener.answer = json.dumps(GOOD)
     await listener.until_requests(1)
     await asyncio.wait_for(listener.woken.wait(), 10)
-    listener.agents.request(KEY, [POD])
+    listener.agents.request(KEY, [REQUEST])
     listener.woken.clear()
     listener.agents.request(KEY, [])
-    listener.agents.request(KEY, [POD])
+    listener.agents.request(KEY, [REQUEST])
     await asyncio.wait_for(listener.woken.wait(), 10)
-    assert listener.agents.request(KEY, [POD])["uid"].ready
+    assert listener.agents.request(KEY, [REQUEST])["uid"].ready
 
 
 async def test_a_pod_that_is_no_longer_polled_is_forgotten(listener: Listener) -> None:
