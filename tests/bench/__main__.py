@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import statistics
 import sys
@@ -21,15 +20,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tests.api.operator import install_crd
 from tests.bench import burst, edits, paced, restart
 from tests.bench.burst import Burst
 from tests.bench.controllers import CONCH, Program, R
 from tests.bench.edits import Edits
 from tests.bench.paced import Paced
 from tests.bench.restart import Restart
-from tests.cluster import Cluster, clients
-from tests.support.kube import Kube
+from tests.bench.stage import open_cluster
+from tests.cluster import Cluster
 
 Record = Burst | Paced | Edits | Restart
 PROGRAMS: Final = {"burst": (R, CONCH), "paced": (R, CONCH), "edits": (CONCH,), "restart": (R, CONCH)}
@@ -99,10 +97,7 @@ def draw_table(title: str, records: Sequence[Record]) -> Table:
 def main(measurements: Sequence[str], sizes: Sequence[int], rate: float, rounds: int, output: Path) -> None:
     """Measure the operator beside R: bursts, paced creations, edits during a burst, and restarts."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no controller and no namespace is left
-    cluster = Cluster(f"{os.environ.get('CONCH_CLUSTER', 'conch')}-api")
-    cluster.up(nodes=0, kwok=True)
-    with Kube(clients.program("kubectl"), cluster.kubeconfig) as kube:
-        install_crd(kube)
+    cluster = open_cluster()
     output.parent.mkdir(exist_ok=True, parents=True)
     runs: list[dict[str, object]] = []
     for measurement, services in product(measurements, sizes):

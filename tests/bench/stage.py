@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from conch.write import Server
+from tests.api.operator import install_crd
 from tests.bench.controllers import Controller, Program, running
 from tests.bench.services import Children, connect, new_namespace, watch_children
-from tests.cluster import Cluster
+from tests.cluster import Cluster, clients
+from tests.support.kube import Kube
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,15 @@ class Stage:
     namespace: str
     server: Server
     children: Children
+
+
+def open_cluster() -> Cluster:
+    """Bring up a control plane and fake nodes, with the CRD."""
+    cluster = Cluster(f"{os.environ.get('CONCH_CLUSTER', 'conch')}-api")
+    cluster.up(nodes=0, kwok=True)
+    with Kube(clients.program("kubectl"), cluster.kubeconfig) as kube:
+        install_crd(kube)
+    return cluster
 
 
 @asynccontextmanager

@@ -101,7 +101,7 @@ def _find_named(service: Service, refs: frozenset[Ref]) -> Ref | None:
 
 
 def _identify(kube: Kube, namespace: str, ref: Ref) -> tuple[str, int, str]:
-    """Return what tells whether an object was written, but for its status."""
+    """Return what changes when an object is written, but for its status."""
     metadata = (kube.get(ref.kind, namespace, ref.name) or {})["metadata"]
     managers = sorted(entry["manager"] for entry in metadata["managedFields"] if "subresource" not in entry)
     return metadata["uid"], metadata.get("generation", 0), " ".join(managers)
