@@ -81,10 +81,10 @@ def add_up(lines: Iterable[str], services: int) -> dict[str, float]:
 
 
 def draw(rows: Mapping[str, Mapping[str, float]], file: Path) -> None:
-    """Draw the parts of each run side by side."""
+    """Draw the parts of each run side by side, also those that only one of them has."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    parts = list(next(iter(rows.values())))[::-1]
+    parts = list(dict.fromkeys(part for found in rows.values() for part in found))[::-1]
     height = 0.8 / len(rows)
     for index, (name, found) in enumerate(rows.items()):
         places = [place + height * (len(rows) - 1 - index) for place in range(len(parts))]
