@@ -164,16 +164,21 @@ async def test_a_write_to_a_service_that_is_gone_is_no_error(kube: Kube, namespa
     await EventWriter(connection, "test").record(nowhere, gone, [Event("Normal", "Served", "Serve", "é" * 2000)], 0.0)
 
 
+async def begin(kube: Kube, namespace: str, connection: Server) -> tuple[Object, EventHandlers, Writer]:
+    """Create a service, and take it from the queue as its reconcile does."""
+    handlers = EventHandlers(Store(), None, WorkQueue())
+    body = created(kube, namespace)
+    handlers.handle(body)
+    assert await handlers.queue.get() == ServiceKey(namespace, "magika")
+    return body, handlers, Writer(connection, handlers.handle_written)
+
+
 async def test_an_edit_during_the_write_of_a_status_queues_the_service(
     kube: Kube, namespace: str, connection: Server
 ) -> None:
     """The answer has the edit, so that the events of both are no news."""
-    store, queue = Store(), WorkQueue()
-    handlers = EventHandlers(store, None, queue)
-    writer, key = Writer(connection, handlers.handle_written), ServiceKey(namespace, "magika")
-    new = created(kube, namespace)
-    handlers.handle(new)
-    assert await queue.get() == key
+    new, handlers, writer = await begin(kube, namespace, connection)
+    key, queue = ServiceKey(namespace, "magika"), handlers.queue
     assert await writer.write_status(key, new["metadata"]["uid"], status("starts"))
     queue.done(key)
     await asyncio.sleep(2 * REST_SECONDS)
@@ -192,12 +197,8 @@ async def test_an_edit_during_the_write_of_a_status_queues_the_service(
 async def test_a_service_that_replaced_another_during_the_write_of_its_status_is_queued(
     kube: Kube, namespace: str, connection: Server
 ) -> None:
-    store, queue = Store(), WorkQueue()
-    handlers = EventHandlers(store, None, queue)
-    writer, key = Writer(connection, handlers.handle_written), ServiceKey(namespace, "magika")
-    old = created(kube, namespace)
-    handlers.handle(old)
-    assert await queue.get() == key
+    old, handlers, writer = await begin(kube, namespace, connection)
+    key, queue = ServiceKey(namespace, "magika"), handlers.queue
     kube.run("--namespace", namespace, "delete", "inferenceservice/magika")
     new = created(kube, namespace)
     assert not await writer.write_status(key, old["metadata"]["uid"], status("late"))
@@ -206,7 +207,8 @@ async def test_a_service_that_replaced_another_during_the_write_of_its_status_is
     handlers.handle(new)
     handlers.handle(kube.get(INFERENCE_SERVICE, namespace, "magika") or {})
     assert await asyncio.wait_for(queue.get(), 20) == key
-    assert (store.get(key, Ref(INFERENCE_SERVICE, "magika")) or {})["metadata"]["uid"] == new["metadata"]["uid"]
+    known = handlers.store.get(key, Ref(INFERENCE_SERVICE, "magika")) or {}
+    assert known["metadata"]["uid"] == new["metadata"]["uid"]
     queue.close()
 
 
