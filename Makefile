@@ -132,6 +132,7 @@ fuzz: $(READY) ## Fuzz what parses text of others (MINUTES=60 of all processors 
 .PHONY: bench
 bench: $(READY) ## Measure the targets; prints a table, fails on no number
 	$(PY) -m tests.bench
+	$(PY) -m tests.bench.scale
 	$(PY) -m tests.bench.scrape
 	$(PY) -m tests.bench.models
 	$(PY) -m tests.bench.starts

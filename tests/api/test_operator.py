@@ -74,6 +74,23 @@ def test_a_restart_with_many_services_writes_nothing(cluster: Cluster, kube: Kub
         assert audit.writes() == []
 
 
+def test_an_edit_does_not_wait_for_the_new_services_of_its_namespace(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    with Operator(cluster, log, CONCH_WORKERS="1") as operator:
+        kube.apply(isvc("edited"), namespace)
+        until(are_ready(kube, namespace), "the service that will be edited is Ready")
+        audit = Audit(cluster)
+        operator.send_signal(signal.SIGSTOP)
+        kube.apply([isvc(f"new{number}") for number in range(MANY)], namespace)
+        kube.apply(isvc("edited", minReplicas=2), namespace)
+        operator.send_signal(signal.SIGCONT)
+        until(are_ready(kube, namespace, MANY + 1), "all are Ready", 180)
+        deployments = [write for write in audit.writes(namespace) if write.startswith("patch deployments ")]
+        edited = next(index for index, write in enumerate(deployments) if " edited-" in write)
+        assert edited < MANY // 2, f"{edited} of {MANY} new services came before it"
+
+
 def test_an_operator_that_is_killed_at_random_moments_ends_at_the_same_objects(
     cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:

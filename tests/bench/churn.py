@@ -25,13 +25,13 @@ from matplotlib.figure import Figure
 from conch.api.kinds import INFERENCE_SERVICE, NAMESPACE, Ref
 from conch.write import Server
 from tests.api.operator import isvc
+from tests.bench.controllers import read_image_settings
 from tests.bench.figures import figures_of
 from tests.cluster import Cluster
 from tests.support.ports import free_port
 
 _SERVICES = 20  # services at a time
 _SAMPLE_SECONDS = 10.0
-_MALLOC = re.compile(r"\b(MALLOC_\w+)=(\S+)")
 _TASKS = re.compile(r"^conch_tasks (\S+)$", re.MULTILINE)
 
 
@@ -53,7 +53,7 @@ class Watched:
         self._metrics_port = free_port()
         env = {
             **os.environ,
-            **dict(_MALLOC.findall(Path("operator/Dockerfile").read_text())),  # as in the image
+            **read_image_settings(),
             "KUBECONFIG": str(cluster.kubeconfig),
             "CONCH_SERVING_IMAGE": "conch/serving:test",
             "CONCH_PROBE_PORT": str(free_port()),

@@ -47,8 +47,14 @@ class Program:
     ready_path: str
 
 
+_MALLOC: Final = re.compile(r"\b(MALLOC_\w+)=(\S+)")
 R: Final = Program("R", (sys.executable, "-m", "tests.bench.reference"), "CONCH_METRICS_PORT", METRICS_PATH)
 CONCH: Final = Program("conch", (str(Path(sys.executable).with_name("conch")),), "CONCH_PROBE_PORT", "/readyz")
+
+
+def read_image_settings() -> dict[str, str]:
+    """Return the environment variables of the operator's image that concern its memory."""
+    return dict(_MALLOC.findall(Path("operator/Dockerfile").read_text()))
 
 
 class Work(NamedTuple):
@@ -87,6 +93,7 @@ class Controller:
         """Start it."""
         environment = {
             **os.environ,
+            **read_image_settings(),
             "KUBECONFIG": str(cluster.kubeconfig),
             "CONCH_SERVING_IMAGE": "conch/serving:test",
             "NAMESPACE": namespace,  # R's

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from conch.api.child_kinds import CHILDREN, OPTIONAL
 from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, NAMESPACE, Kind, Ref
-from conch.write import Server
+from conch.write import CallError, Server
 from conch.write.lists import Listing, list_pages, watch
 from conch_contract import names
 from tests.api.operator import isvc
@@ -36,11 +36,16 @@ async def connect(cluster: Cluster) -> Server:
 async def new_namespace(server: Server, name: str) -> AsyncIterator[str]:
     """A namespace that is deleted at the end, with all that is in it: the next controller must not see its services."""
     name = f"bench-{name}-{time.time_ns() // 1_000_000}"
-    await server.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    await create_namespace(server, name)
     try:
         yield name
     finally:
         await clear(server, name)
+
+
+async def create_namespace(server: Server, name: str) -> None:
+    """Create a namespace."""
+    await server.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
 
 async def clear(server: Server, namespace: str) -> None:
@@ -103,8 +108,15 @@ async def watch_children(server: Server, namespace: str) -> AsyncIterator[Childr
     children = Children()
 
     async def follow(listing: Listing, version: str) -> None:
-        async for event in watch(server, listing, version, _WATCH_SECONDS):
-            children.add(listing.kind, event.type, event.body, time.monotonic())
+        while True:
+            try:
+                async for event in watch(server, listing, version, _WATCH_SECONDS):
+                    children.add(listing.kind, event.type, event.body, time.monotonic())
+                    version = event.body["metadata"]["resourceVersion"]
+            except CallError as error:
+                if error.code:
+                    raise
+                # Nothing came for long, not even a bookmark: the API server is busy. The watch goes on.
 
     async with asyncio.TaskGroup() as group:
         tasks = []

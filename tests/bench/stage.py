@@ -25,9 +25,9 @@ class Stage:
     children: Children
 
 
-def open_cluster() -> Cluster:
-    """Bring up a control plane and fake nodes, with the CRD."""
-    cluster = Cluster(f"{os.environ.get('CONCH_CLUSTER', 'conch')}-api")
+def open_cluster(name: str = "api") -> Cluster:
+    """Bring up a control plane and fake nodes, with the CRD; the cluster's name ends with `name`."""
+    cluster = Cluster(f"{os.environ.get('CONCH_CLUSTER', 'conch')}-{name}")
     cluster.up(nodes=0, kwok=True)
     with Kube(clients.program("kubectl"), cluster.kubeconfig) as kube:
         install_crd(kube)

@@ -1,7 +1,9 @@
 """The address plan of a cluster: pure arithmetic, so that two clusters can never meet.
 
 Every address comes out of 198.18.0.0/15, which RFC 2544 reserves for tests of network devices: no packet
-with such an address is routed on the Internet. The block is cut in 32 slots of a /20 each; a cluster takes one.
+with such an address is routed on the Internet. The lower half is cut in 16 slots of a /20 each; a cluster takes one.
+The upper half is the Services of all clusters without nodes, where no packet reaches a Service: a test may create
+thousands of them.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import Any
 from tests.cluster.errors import ClusterError
 
 BLOCK = IPv4Network("198.18.0.0/15")
-SLOTS = list(BLOCK.subnets(new_prefix=20))
+_SLOTTED, SERVICES_WITHOUT_NODES = BLOCK.subnets(new_prefix=16)
+SLOTS = list(_SLOTTED.subnets(new_prefix=20))
 MAX_NODES = 8
 _FIRST_NODE_ADDRESS = 11
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?")
@@ -37,7 +40,7 @@ class Plan:
     """All names and addresses of one cluster, computed from its name, its slot and its number of nodes.
 
     The slot's /20 is used so: the first /24 links the host (.1), the control plane (.2) and the nodes (.11 on);
-    the second /22 are the Services; the upper half are the pods, a /24 per node.
+    the second /22 are the Services, if there are nodes; the upper half are the pods, a /24 per node.
     """
 
     name: str
@@ -84,7 +87,9 @@ class Plan:
 
     @property
     def services(self) -> IPv4Network:
-        """The Services' /22."""
+        """The Services' /22; without nodes, a /16."""
+        if not self.nodes_count:
+            return SERVICES_WITHOUT_NODES
         return list(self.network.subnets(new_prefix=22))[1]
 
     @property
@@ -138,7 +143,7 @@ class Plan:
 
 
 def free_slot(taken: Iterable[int]) -> int:
-    """Return the lowest slot that no other cluster has; raises when all 32 are taken.
+    """Return the lowest slot that no other cluster has; raises when all 16 are taken.
 
     >>> free_slot([0, 1, 3])
     2

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.cluster.errors import ClusterError
 from tests.cluster.network import routes
-from tests.cluster.plan import BLOCK, MAX_NODES, SLOTS, Plan, free_slot
+from tests.cluster.plan import BLOCK, MAX_NODES, SERVICES_WITHOUT_NODES, SLOTS, Plan, free_slot
 
 slots = st.integers(0, len(SLOTS) - 1)
 
@@ -57,8 +57,16 @@ def test_no_namespace_has_a_default_route_and_no_node_a_route_to_itself() -> Non
     ]
 
 
-def test_a_control_plane_alone_has_no_routes() -> None:
-    assert routes(Plan("api", 3, 0)) == []
+def test_a_control_plane_alone_has_no_routes_and_addresses_for_ten_thousand_services() -> None:
+    plan = Plan("api", 3, 0)
+    assert routes(plan) == []
+    assert plan.services.subnet_of(BLOCK)
+    assert plan.services.num_addresses > 2 * 10_000  # two for each InferenceService
+
+
+@given(slots)
+def test_no_cluster_has_an_address_of_the_services_without_nodes(slot: int) -> None:
+    assert not SLOTS[slot].overlaps(SERVICES_WITHOUT_NODES)
 
 
 def test_interface_names_fit_the_kernel() -> None:

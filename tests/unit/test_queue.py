@@ -67,6 +67,39 @@ async def test_namespaces_take_turns() -> None:
     assert order == [A, OTHER, B, C]
 
 
+async def test_edits_and_all_else_of_a_namespace_take_turns() -> None:
+    queue = WorkQueue()
+    for key in (A, B, C):
+        queue.add(key)
+    for edited in ("x", "y"):
+        queue.add(ServiceKey("one", edited), is_edit=True)
+    assert [(await take(queue)).name for _ in range(5)] == ["x", "a", "y", "b", "c"]
+
+
+async def test_a_queued_key_that_is_edited_moves_up_and_is_worked_on_once() -> None:
+    queue = WorkQueue()
+    for key in (A, B, C):
+        queue.add(key)
+    queue.add(C, is_edit=True)
+    queue.add(C)
+    assert len(queue) == 3
+    assert [await take(queue) for _ in range(3)] == [C, A, B]
+    assert len(queue) == 0
+
+
+async def test_an_edit_during_the_rest_of_a_key_moves_it_up_afterwards() -> None:
+    queue = WorkQueue()
+    queue.add(A)
+    queue.done(await take(queue))
+    queue.add(A, is_edit=True)
+    for key in (A, B, C):
+        queue.add(key)
+    async with asyncio.timeout(10 * REST_SECONDS):
+        while len(queue) < 3:  # noqa: ASYNC110  the queue has no event for the end of a rest
+            await asyncio.sleep(0.01)
+    assert await take(queue) == A
+
+
 async def test_workers_that_wait_are_woken_one_a_key() -> None:
     queue = WorkQueue()
     workers = [asyncio.create_task(queue.get()) for _ in range(2)]

@@ -1,7 +1,9 @@
 """The store survives what watches do: repeats, delays, disorder, and missed deletions."""
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -237,6 +239,33 @@ async def test_both_services_are_queued_when_an_object_comes_to_name_the_other()
     queue.done(KEY)
     handlers.handle(build_labelled(child(2), "other"))
     assert {await queue.get(), await queue.get()} == {KEY, ServiceKey("demo", "other")}
+
+
+def build_service(version: int, generation: int, name: str = "magika") -> dict[str, Any]:
+    """Return a service, as a watch reports it."""
+    meta = {"name": name, "namespace": "demo", "uid": name, "resourceVersion": str(version), "generation": generation}
+    return {
+        "apiVersion": "conch.dev/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": meta,
+        "spec": {"predictor": {"minReplicas": generation}},
+        "status": {"observedGeneration": version},
+    }
+
+
+@pytest.mark.parametrize("handle", [EventHandlers.handle, EventHandlers.handle_written])
+async def test_an_edited_service_comes_before_new_ones_and_before_one_whose_status_alone_changed(
+    handle: Callable[[EventHandlers, dict[str, Any]], None],
+) -> None:
+    store, queue = Store(), WorkQueue()
+    handlers = EventHandlers(store, None, queue)
+    for name in ("magika", "other"):
+        store.put(build_service(1, 1, name))
+    handlers.handle(build_service(2, 1, "other"))
+    for name in ("new", "newer"):
+        handlers.handle(build_service(1, 1, name))
+    handle(handlers, build_service(3, 2))
+    assert [(await queue.get()).name for _ in range(4)] == ["magika", "other", "new", "newer"]
 
 
 def replica_set(uid: str, version: int) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 It is our own because Python has no counterpart of client-go's workqueue. The rules are
 client-go's (`util/workqueue`): a key is worked on by one worker at a time; a key added while it is worked on is worked
 on once more afterwards; a key added twice before that is worked on once. In addition namespaces take turns, so
-that an edit of one tenant does not wait for two thousand services of another. And a key rests after it was worked on:
-events come in groups, such as those of a new pod, and each group is worked on once. The first one does not wait.
+that an edit of one tenant does not wait for two thousand services of another, and within a namespace edits and all
+else take turns. And a key rests after it was worked on: events come in groups, such as those of a new pod, and each
+group is worked on once. The first one does not wait.
 
 It knows nothing of Kubernetes, and its clock is the event loop's.
 """
@@ -22,15 +23,43 @@ BACKOFF_JITTER: Final = 0.25  # of the delay, either way
 REST_SECONDS: Final = 0.1  # between two rounds of work on a key
 
 
+class _Line:
+    """The keys of one namespace. Edits take turns with all else: neither waits for the whole line of the other."""
+
+    def __init__(self) -> None:
+        # Ordered sets: a key in the middle can be removed as fast as the first one.
+        self._edited: OrderedDict[ServiceKey, None] = OrderedDict()
+        self._others: OrderedDict[ServiceKey, None] = OrderedDict()
+        self._is_edit_next = True
+
+    def __bool__(self) -> bool:
+        return bool(self._edited or self._others)
+
+    def add(self, key: ServiceKey, *, is_edit: bool) -> None:
+        """Add a key at the end, unless it is there; move one that is edited now to the line of edits."""
+        if is_edit:
+            self._others.pop(key, None)
+            self._edited.setdefault(key)
+        elif key not in self._edited:
+            self._others.setdefault(key)
+
+    def pop(self) -> ServiceKey:
+        """Remove the next key, and return it."""
+        is_edit = bool(self._edited) and (self._is_edit_next or not self._others)
+        self._is_edit_next = not is_edit
+        key, _ = (self._edited if is_edit else self._others).popitem(last=False)
+        return key
+
+
 class WorkQueue:
     """Keys to reconcile. One event loop, many workers: `get`, reconcile, then `done`."""
 
     def __init__(self, seed: int | None = None) -> None:
-        self._lanes: OrderedDict[str, deque[ServiceKey]] = OrderedDict()
+        self._lines: OrderedDict[str, _Line] = OrderedDict()
         self._queued: set[ServiceKey] = set()
         self._active: set[ServiceKey] = set()
         self._resting: dict[ServiceKey, asyncio.TimerHandle] = {}
-        self._dirty: set[ServiceKey] = set()  # added while active or resting
+        self._dirty: dict[ServiceKey, bool] = {}  # added while active or resting: whether it is edited
         self._timers: dict[ServiceKey, asyncio.TimerHandle] = {}
         self._failures: dict[ServiceKey, int] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -49,14 +78,20 @@ class WorkQueue:
         """Whether nothing is queued or being worked on; delayed keys do not count."""
         return not self._queued and not self._active and not self._dirty
 
-    def add(self, key: ServiceKey) -> None:
-        """Queue a key now, or when it has rested. A delayed addition of the key is dropped."""
+    def add(self, key: ServiceKey, *, is_edit: bool = False) -> None:
+        """Queue a key now, or when it has rested. A delayed addition of the key is dropped.
+
+        Args:
+            key: the service.
+            is_edit: whether a user has changed it, and waits for that.
+        """
         self._cancel_timer(key)
         if key in self._active or key in self._resting:
-            self._dirty.add(key)
-        elif key not in self._queued:
+            self._dirty[key] = is_edit or self._dirty.get(key, False)
+            return
+        self._lines.setdefault(key.namespace, _Line()).add(key, is_edit=is_edit)
+        if key not in self._queued:
             self._queued.add(key)
-            self._lanes.setdefault(key.namespace, deque()).append(key)
             self._wake_one()
 
     def add_after(self, key: ServiceKey, seconds: float) -> None:
@@ -89,7 +124,7 @@ class WorkQueue:
 
     async def get(self) -> ServiceKey:
         """Return the next key when there is one. The caller must call `done` with it, also after an error."""
-        while not self._lanes:
+        while not self._lines:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             try:
@@ -98,12 +133,12 @@ class WorkQueue:
                 if waiter.done() and not waiter.cancelled():
                     self._wake_one()  # cancelled after it was woken: wake the next one
                 raise
-        namespace, lane = next(iter(self._lanes.items()))
-        key = lane.popleft()
-        if lane:
-            self._lanes.move_to_end(namespace)
+        namespace, line = next(iter(self._lines.items()))
+        key = line.pop()
+        if line:
+            self._lines.move_to_end(namespace)
         else:
-            del self._lanes[namespace]
+            del self._lines[namespace]
         self._queued.discard(key)
         self._active.add(key)
         return key
@@ -123,9 +158,8 @@ class WorkQueue:
 
     def _end_rest(self, key: ServiceKey) -> None:
         del self._resting[key]
-        if key in self._dirty:
-            self._dirty.discard(key)
-            self.add(key)
+        if (is_edit := self._dirty.pop(key, None)) is not None:
+            self.add(key, is_edit=is_edit)
 
     def _timer_due(self, key: ServiceKey) -> None:
         self._timers.pop(key, None)

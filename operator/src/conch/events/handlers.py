@@ -48,13 +48,14 @@ class EventHandlers:
 
     def handle(self, body: Mapping[str, Any], *, is_deleted: bool = False) -> None:
         """Handle an event of a service, or of one of its objects."""
+        before = self._generation(body)
         key = self.store.discard(body) if is_deleted else self.store.put(body)
         if key is not None:
             for affected in {key, owner_key(body) or key}:  # two if the label names another service now
                 if kind_of(body) == ENDPOINT_SLICE:
                     self.queue.add_after(affected, SLICE_SECONDS)
                 else:
-                    self.queue.add(affected)
+                    self.queue.add(affected, is_edit=before not in {None, self._generation(body)})
         self._queue_affected()
 
     def handle_written(self, body: Mapping[str, Any]) -> None:
@@ -63,13 +64,18 @@ class EventHandlers:
         It has what other writers have changed meanwhile, too. A service is not queued for its status alone, which the
         operator wrote.
         """
-        ref, before = ref_of(body), None
+        ref, before, generation = ref_of(body), None, self._generation(body)
         if ref.kind == INFERENCE_SERVICE and (key := owner_key(body)) is not None:
             before = _drop_status(self.store.get(key, ref))
         key = self.store.put(body)
         if key is not None and (before is None or before != _drop_status(self.store.get(key, ref))):
-            self.queue.add(key)
-            self.queue.add(owner_key(body) or key)
+            for affected in {key, owner_key(body) or key}:
+                self.queue.add(affected, is_edit=generation not in {None, self._generation(body)})
+
+    def _generation(self, body: Mapping[str, Any]) -> int | None:
+        """Return the known generation of the service of an object; None: it is not known."""
+        key = owner_key(body)
+        return self.store.generation(key) if key else None
 
     def handle_route(self, body: Mapping[str, Any], *, is_deleted: bool = False) -> None:
         """Handle an event of an HTTPRoute: that of a service, or one that may match requests of services.

@@ -56,6 +56,7 @@ class _Entry(NamedTuple):
 class _Summary(NamedTuple):
     """Fields that are read of all services at once, without unpacking."""
 
+    generation: int
     ready: str  # status of the condition Ready
     gateways: frozenset[GatewayKey]
 
@@ -215,6 +216,11 @@ class Store:
         """Return the services that refer to any of these Gateways."""
         return [key for key, summary in self._summaries.items() if not gateways.isdisjoint(summary.gateways)]
 
+    def generation(self, key: ServiceKey) -> int | None:
+        """Return the generation of a service, which changes with its spec; None: it is not known."""
+        summary = self._summaries.get(key)
+        return summary.generation if summary else None
+
     def readiness(self) -> Counter[str]:
         """Return the number of services by the status of their Ready condition."""
         return Counter(summary.ready for summary in self._summaries.values())
@@ -265,7 +271,7 @@ def _is_whole(body: Mapping[str, Any]) -> bool:
 def _summarize(service: Mapping[str, Any]) -> _Summary:
     conditions = mappings(mapping(service.get("status")).get("conditions"))
     ready = next((text(each.get("status")) for each in conditions if each.get("type") == "Ready"), "Unknown")
-    return _Summary(ready, frozenset(list_gateways(service)))
+    return _Summary(service["metadata"].get("generation", 0), ready, frozenset(list_gateways(service)))
 
 
 def _unpack(entry: _Entry) -> dict[str, Any]:
