@@ -88,6 +88,33 @@ def test_a_failed_write_is_reported_of_its_variant_and_a_lasting_failure_comes_f
     assert variants(passing, beta) == variants(beta, passing) == {"beta": "NameTaken"}
 
 
+def test_a_taken_name_is_reported_with_the_number_of_the_others_of_its_variant() -> None:
+    service = build_manifest(traffic=TRAFFIC)
+    service["spec"]["variants"] = [VARIANT]
+    snapshot = Cluster(service).snapshot()
+
+    def list_messages(*rejections: ApplyRejected) -> dict[str, str]:
+        return {name: why.message for name, why in find_unwritten(snapshot.service, rejections, {}).items()}
+
+    first, second, beta, route = (
+        ApplyRejected(ref, "NameTaken", f"{ref} exists.")
+        for ref in (
+            Ref(CONFIG_MAP, "magika-bcdfghjklm"),
+            Ref(SERVICE, "magika"),
+            Ref(SERVICE, "magika-beta"),
+            Ref(HTTP_ROUTE, "magika"),
+        )
+    )
+    refused = ApplyRejected(Ref(DEPLOYMENT, "magika-bcdfghjklm"), "Invalid", "The API server refused it.")
+    assert list_messages(first) == {"": first.message}
+    assert list_messages(first, second, refused) == {"": f"{first.message} Other taken names: 1."}
+    assert list_messages(first, second, beta, route) == {
+        "": f"{first.message} Other taken names: 2.",
+        "beta": f"{beta.message} Other taken names: 1.",
+    }
+    assert list_messages(refused, first, second) == {"": refused.message}
+
+
 def test_an_object_that_refers_to_a_foreign_object_is_not_written() -> None:
     cluster = Cluster(build_manifest(minReplicas=1, maxReplicas=3))
     snapshot = cluster.snapshot()
