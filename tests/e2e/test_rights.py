@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from conch.api.kinds import JOB
 from tests.support.audit import Account, Use, granted, refused, used
 from tests.support.place import METRICS_API, OPERATOR, SYSTEM, Place
 
@@ -15,7 +14,6 @@ KEPT_FOR_A_REASON = {
     Use("conch.dev", "inferenceservices/finalizers", "update"): (
         "required by the admission plugin OwnerReferencesPermissionEnforcement, which this cluster has off"
     ),
-    Use(JOB.group, JOB.plural, "get"): "of a Job with the name of a new one: test_taken_names has none",
     **{
         Use("", "configmaps", verb): "of Kubernetes' own role extension-apiserver-authentication-reader, for one name"
         for verb in ("list", "watch")
