@@ -157,9 +157,9 @@ def is_a_write(call: Mapping[str, Any]) -> bool:
     return call["verb"] in WRITES and call.get("objectRef", {}).get("resource") != "leases"
 
 
-def install_crd(kube: Kube) -> None:
-    """Install the CRD of the repository and wait until services can be listed."""
-    kube.run("apply", "--server-side", "--force-conflicts", "--filename=crds/")
+def install_crd(kube: Kube, repository: Path = Path()) -> None:
+    """Install the CRD of the repository, or of a clone of it, and wait until services can be listed."""
+    kube.run("apply", "--server-side", "--force-conflicts", f"--filename={repository / 'crds'}")
 
     def established() -> bool:
         """Whether it is served for good. `kubectl wait` fails while there are no conditions."""
