@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from conch.api.kinds import ServiceKey
-from conch.queue import BACKOFF_JITTER, BACKOFF_LIMIT, REST_SECONDS, WorkQueue
+from conch.queue import BACKOFF_JITTER, BACKOFF_LIMIT, REST_SECONDS, Cause, WorkQueue
 
 A, B, C = (ServiceKey("one", name) for name in "abc")
 OTHER = ServiceKey("two", "x")
@@ -67,20 +67,20 @@ async def test_namespaces_take_turns() -> None:
     assert order == [A, OTHER, B, C]
 
 
-async def test_edits_and_all_else_of_a_namespace_take_turns() -> None:
+async def test_edits_creations_and_all_else_of_a_namespace_take_turns() -> None:
     queue = WorkQueue()
     for key in (A, B, C):
         queue.add(key)
-    for edited in ("x", "y"):
-        queue.add(ServiceKey("one", edited), is_edit=True)
-    assert [(await take(queue)).name for _ in range(5)] == ["x", "a", "y", "b", "c"]
+    for name, cause in (("m", Cause.CREATION), ("n", Cause.CREATION), ("x", Cause.EDIT), ("y", Cause.EDIT)):
+        queue.add(ServiceKey("one", name), cause)
+    assert [(await take(queue)).name for _ in range(7)] == ["x", "m", "a", "y", "n", "b", "c"]
 
 
 async def test_a_queued_key_that_is_edited_moves_up_and_is_worked_on_once() -> None:
     queue = WorkQueue()
     for key in (A, B, C):
         queue.add(key)
-    queue.add(C, is_edit=True)
+    queue.add(C, Cause.EDIT)
     queue.add(C)
     assert len(queue) == 3
     assert [await take(queue) for _ in range(3)] == [C, A, B]
@@ -91,7 +91,7 @@ async def test_an_edit_during_the_rest_of_a_key_moves_it_up_afterwards() -> None
     queue = WorkQueue()
     queue.add(A)
     queue.done(await take(queue))
-    queue.add(A, is_edit=True)
+    queue.add(A, Cause.EDIT)
     for key in (A, B, C):
         queue.add(key)
     async with asyncio.timeout(10 * REST_SECONDS):

@@ -254,7 +254,7 @@ def build_service(version: int, generation: int, name: str = "magika") -> dict[s
 
 
 @pytest.mark.parametrize("handle", [EventHandlers.handle, EventHandlers.handle_written])
-async def test_an_edited_service_comes_before_new_ones_and_before_one_whose_status_alone_changed(
+async def test_edited_services_new_ones_and_those_whose_status_alone_changed_take_turns(
     handle: Callable[[EventHandlers, dict[str, Any]], None],
 ) -> None:
     store, queue = Store(), WorkQueue()
@@ -265,7 +265,7 @@ async def test_an_edited_service_comes_before_new_ones_and_before_one_whose_stat
     for name in ("new", "newer"):
         handlers.handle(build_service(1, 1, name))
     handle(handlers, build_service(3, 2))
-    assert [(await queue.get()).name for _ in range(4)] == ["magika", "other", "new", "newer"]
+    assert [(await queue.get()).name for _ in range(4)] == ["magika", "new", "other", "newer"]
 
 
 def replica_set(uid: str, version: int) -> dict[str, Any]:

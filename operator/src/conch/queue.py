@@ -1,11 +1,13 @@
 """A work queue of keys: coalescing, fair, delayed, with backoff and a rest between two rounds of work on a key.
 
-It is our own because Python has no counterpart of client-go's workqueue. The rules are
-client-go's (`util/workqueue`): a key is worked on by one worker at a time; a key added while it is worked on is worked
-on once more afterwards; a key added twice before that is worked on once. In addition namespaces take turns, so
-that an edit of one tenant does not wait for two thousand services of another, and within a namespace edits and all
-else take turns. And a key rests after it was worked on: events come in groups, such as those of a new pod, and each
-group is worked on once. The first one does not wait.
+It is our own because Python has no counterpart of client-go's workqueue. The rules are client-go's (`util/workqueue`):
+a key is worked on by one worker at a time; a key added while it is worked on is worked on once more afterwards; a key
+added twice before that is worked on once. In addition:
+
+- Namespaces take turns, so that an edit of one tenant does not wait for two thousand services of another. Within a
+  namespace the causes take turns: edits, creations, and all else, most of which new pods bring.
+- A key rests after it was worked on: events come in groups, such as those of a new pod, and each group is worked on
+  once. The first one does not wait.
 
 It knows nothing of Kubernetes, and its clock is the event loop's.
 """
@@ -13,6 +15,7 @@ It knows nothing of Kubernetes, and its clock is the event loop's.
 import asyncio
 import random
 from collections import OrderedDict, deque
+from enum import IntEnum
 from typing import Final
 
 from conch.api.kinds import ServiceKey
@@ -23,43 +26,49 @@ BACKOFF_JITTER: Final = 0.25  # of the delay, either way
 REST_SECONDS: Final = 0.1  # between two rounds of work on a key
 
 
-class _Line:
-    """The keys of one namespace. Edits take turns with all else: neither waits for the whole line of the other."""
+class Cause(IntEnum):
+    """Why a key is queued. Of two causes the lower one counts."""
+
+    EDIT = 0  # a user has changed the service
+    CREATION = 1  # a user has created it
+    OTHER = 2  # its objects have changed, or it is due
+
+
+class _Lines:
+    """The keys of one namespace: a line for each cause. The lines take turns, so that none waits for all of another."""
 
     def __init__(self) -> None:
-        # Ordered sets: a key in the middle can be removed as fast as the first one.
-        self._edited: OrderedDict[ServiceKey, None] = OrderedDict()
-        self._others: OrderedDict[ServiceKey, None] = OrderedDict()
-        self._is_edit_next = True
+        # Ordered sets: a key in the middle is removed as fast as the first one.
+        self._lines: tuple[OrderedDict[ServiceKey, None], ...] = tuple(OrderedDict() for _ in Cause)
+        self._next: int = Cause.EDIT
 
     def __bool__(self) -> bool:
-        return bool(self._edited or self._others)
+        return any(self._lines)
 
-    def add(self, key: ServiceKey, *, is_edit: bool) -> None:
-        """Add a key at the end, unless it is there; move one that is edited now to the line of edits."""
-        if is_edit:
-            self._others.pop(key, None)
-            self._edited.setdefault(key)
-        elif key not in self._edited:
-            self._others.setdefault(key)
+    def add(self, key: ServiceKey, cause: Cause) -> None:
+        """Add a key at the end of a line, unless it is there or in the line of a lower cause."""
+        if any(key in line for line in self._lines[:cause]):
+            return
+        for line in self._lines[cause + 1 :]:
+            line.pop(key, None)
+        self._lines[cause].setdefault(key)
 
     def pop(self) -> ServiceKey:
         """Remove the next key, and return it."""
-        is_edit = bool(self._edited) and (self._is_edit_next or not self._others)
-        self._is_edit_next = not is_edit
-        key, _ = (self._edited if is_edit else self._others).popitem(last=False)
-        return key
+        cause: Cause = next(each for each in [*Cause, *Cause][self._next :] if self._lines[each])
+        self._next = (cause + 1) % len(Cause)
+        return self._lines[cause].popitem(last=False)[0]
 
 
 class WorkQueue:
     """Keys to reconcile. One event loop, many workers: `get`, reconcile, then `done`."""
 
     def __init__(self, seed: int | None = None) -> None:
-        self._lines: OrderedDict[str, _Line] = OrderedDict()
+        self._namespaces: OrderedDict[str, _Lines] = OrderedDict()
         self._queued: set[ServiceKey] = set()
         self._active: set[ServiceKey] = set()
         self._resting: dict[ServiceKey, asyncio.TimerHandle] = {}
-        self._dirty: dict[ServiceKey, bool] = {}  # added while active or resting: whether it is edited
+        self._dirty: dict[ServiceKey, Cause] = {}  # added while active or resting
         self._timers: dict[ServiceKey, asyncio.TimerHandle] = {}
         self._failures: dict[ServiceKey, int] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -78,18 +87,13 @@ class WorkQueue:
         """Whether nothing is queued or being worked on; delayed keys do not count."""
         return not self._queued and not self._active and not self._dirty
 
-    def add(self, key: ServiceKey, *, is_edit: bool = False) -> None:
-        """Queue a key now, or when it has rested. A delayed addition of the key is dropped.
-
-        Args:
-            key: the service.
-            is_edit: whether a user has changed it, and waits for that.
-        """
+    def add(self, key: ServiceKey, cause: Cause = Cause.OTHER) -> None:
+        """Queue a key now, or when it has rested. A delayed addition of the key is dropped."""
         self._cancel_timer(key)
         if key in self._active or key in self._resting:
-            self._dirty[key] = is_edit or self._dirty.get(key, False)
+            self._dirty[key] = min(cause, self._dirty.get(key, cause))
             return
-        self._lines.setdefault(key.namespace, _Line()).add(key, is_edit=is_edit)
+        self._namespaces.setdefault(key.namespace, _Lines()).add(key, cause)
         if key not in self._queued:
             self._queued.add(key)
             self._wake_one()
@@ -124,7 +128,7 @@ class WorkQueue:
 
     async def get(self) -> ServiceKey:
         """Return the next key when there is one. The caller must call `done` with it, also after an error."""
-        while not self._lines:
+        while not self._namespaces:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             try:
@@ -133,12 +137,12 @@ class WorkQueue:
                 if waiter.done() and not waiter.cancelled():
                     self._wake_one()  # cancelled after it was woken: wake the next one
                 raise
-        namespace, line = next(iter(self._lines.items()))
-        key = line.pop()
-        if line:
-            self._lines.move_to_end(namespace)
+        namespace, lines = next(iter(self._namespaces.items()))
+        key = lines.pop()
+        if lines:
+            self._namespaces.move_to_end(namespace)
         else:
-            del self._lines[namespace]
+            del self._namespaces[namespace]
         self._queued.discard(key)
         self._active.add(key)
         return key
@@ -158,8 +162,8 @@ class WorkQueue:
 
     def _end_rest(self, key: ServiceKey) -> None:
         del self._resting[key]
-        if (is_edit := self._dirty.pop(key, None)) is not None:
-            self.add(key, is_edit=is_edit)
+        if (cause := self._dirty.pop(key, None)) is not None:
+            self.add(key, cause)
 
     def _timer_due(self, key: ServiceKey) -> None:
         self._timers.pop(key, None)

@@ -25,7 +25,7 @@ from conch.events.informer import Cache, Informer
 from conch.observe import Gateways, SignaturePolicies, Store, owner_key
 from conch.observe.fields import labels_of
 from conch.observe.gateways import GatewayKey
-from conch.queue import WorkQueue
+from conch.queue import Cause, WorkQueue
 from conch.write import Server
 from conch.write.lists import Listing
 from conch_contract import names
@@ -48,14 +48,15 @@ class EventHandlers:
 
     def handle(self, body: Mapping[str, Any], *, is_deleted: bool = False) -> None:
         """Handle an event of a service, or of one of its objects."""
-        before = self._generation(body)
+        generation = self._generation(body)
         key = self.store.discard(body) if is_deleted else self.store.put(body)
         if key is not None:
+            cause = self._find_cause(body, generation)
             for affected in {key, owner_key(body) or key}:  # two if the label names another service now
                 if kind_of(body) == ENDPOINT_SLICE:
                     self.queue.add_after(affected, SLICE_SECONDS)
                 else:
-                    self.queue.add(affected, is_edit=before not in {None, self._generation(body)})
+                    self.queue.add(affected, cause)
         self._queue_affected()
 
     def handle_written(self, body: Mapping[str, Any]) -> None:
@@ -69,13 +70,25 @@ class EventHandlers:
             before = _drop_status(self.store.get(key, ref))
         key = self.store.put(body)
         if key is not None and (before is None or before != _drop_status(self.store.get(key, ref))):
+            cause = self._find_cause(body, generation)
             for affected in {key, owner_key(body) or key}:
-                self.queue.add(affected, is_edit=generation not in {None, self._generation(body)})
+                self.queue.add(affected, cause)
 
     def _generation(self, body: Mapping[str, Any]) -> int | None:
         """Return the known generation of the service of an object; None: it is not known."""
         key = owner_key(body)
         return self.store.generation(key) if key else None
+
+    def _find_cause(self, body: Mapping[str, Any], before: int | None) -> Cause:
+        """Return why the service of an object is queued.
+
+        Args:
+            body: the object, which is in the store.
+            before: the generation of the service that was known before.
+        """
+        if self._generation(body) == before:
+            return Cause.OTHER
+        return Cause.CREATION if before is None else Cause.EDIT
 
     def handle_route(self, body: Mapping[str, Any], *, is_deleted: bool = False) -> None:
         """Handle an event of an HTTPRoute: that of a service, or one that may match requests of services.
