@@ -282,7 +282,7 @@ async def test_a_lost_answer_leaves_the_model_ready_without_a_configuration(tmp_
     model._model = RepositoryModel("a", "b", "c", 1, (1,), 0.0, "boot")
     model._set_ready()
     await model._read_config()
-    assert (model._state, model._failure, model.report.config) == (ModelState.READY, None, ())
+    assert (model._status.state, model._status.failure, model.report.config) == (ModelState.READY, None, ())
     await triton.close()
     await model._read_config()  # the closed connection would raise: it is read once after a load
 

@@ -1,39 +1,32 @@
 """The state machine of a model in the manifest, from Pending to Ready and back.
 
 `Preparation` fetches it and lays it out, `Loader` loads it, `PodWarmup` warms it, and `build_report` reports it. This
-module has their order: what is done next, what a model waits for, and when a failure is tried again.
+module has their order. `LoadWaits` has what a model waits for, `run_with_retries` when a failure is tried again.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from contextlib import suppress
-from typing import Final
-
 import structlog
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from conch_agent.backoff import Backoff
-from conch_agent.callees import find_awaited, find_missing
+from conch_agent.callees import find_missing
 from conch_agent.crashes import ContentLoads
+from conch_agent.load_waits import LoadWaits
 from conch_agent.loader import Loader
 from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_report import ModelSnapshot, build_report
+from conch_agent.model_status import ModelStatus
 from conch_agent.outage_watch import OutageWatch
 from conch_agent.pipeline_folder import find_pipeline, lay_out_pipeline
 from conch_agent.pod import Server
 from conch_agent.policy import has_passed, read_policy
 from conch_agent.prepare import Preparation
-from conch_agent.reasons import Failure, Reason, Retry
+from conch_agent.reasons import Failure
 from conch_agent.repository_model import RepositoryModel
+from conch_agent.retries import Retries, run_with_retries
 from conch_agent.threads import run_in_thread
-from conch_agent.triton import TritonError, TritonUnavailableError
+from conch_agent.triton import TritonUnavailableError
 from conch_agent.warmup.pod import PodWarmup
 from conch_contract import ModelReport, ModelSource, ModelState
-from conch_contract.sentences import join_words
-
-_WAITING: Final = frozenset({Reason.WAITS_FOR_MODELS, Reason.WAITS_FOR_CLIENTS, Reason.UNLOAD_FAILED})
 
 
 class Model:
@@ -56,16 +49,14 @@ class Model:
         self.metrics = ModelMetrics()
         self._loader = Loader(source.name, server, self.metrics)
         self._warmup = PodWarmup(server.settings, is_warm=is_warm or source.warmup is None)
-        self._state = ModelState.PENDING
-        self._failure: Failure | None = None
-        self._last_failure: Failure | None = None  # one that does not hold the pod, until the model serves
         self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
         self._model: RepositoryModel | None = None
         self._preparation: Preparation | None = None
         self._outage_watch = OutageWatch(server.settings)
         self._missing_models: tuple[str, ...] = ()  # callees that Triton lacked when this model became ready
-        self._fetch_began = 0.0
         self._log = structlog.get_logger().bind(model=source.name)
+        self._status = ModelStatus(self._log)
+        self._waits = LoadWaits(source.name, server, self._status)
 
     @property
     def is_serving(self) -> bool:
@@ -102,7 +93,7 @@ class Model:
     @property
     def may_be_missing(self) -> bool:
         """True if the new content has failed and the pod is ready without it; that of before may serve yet."""
-        return self._last_failure is not None
+        return self._status.last_failure is not None
 
     @property
     def content(self) -> str:
@@ -117,7 +108,7 @@ class Model:
     @property
     def state(self) -> ModelState:
         """The state before the next read of Triton's index."""
-        return self._state
+        return self._status.state
 
     @property
     def is_laid_out(self) -> bool:
@@ -198,9 +189,9 @@ class Model:
         loader, warmup = self._loader, self._warmup
         return ModelSnapshot(
             source=self.source,
-            state=self._state,
-            failure=self._failure,
-            left_out=self._last_failure if self.is_left_out else None,
+            state=self._status.state,
+            failure=self._status.failure,
+            left_out=self._status.last_failure if self.is_left_out else None,
             crash=self._loads.failure,
             suspicion=self._loads.suspicion,
             outage=self._monitor.failure if self._monitor.index is None else None,
@@ -208,7 +199,7 @@ class Model:
             model=self._model,
             bytes_fetched=progress.fetched if progress else 0,
             bytes_total=progress.total if progress else 0,
-            fetch_seconds=self._compute_fetch_seconds(),
+            fetch_seconds=self._status.compute_fetch_seconds(self._model.seconds if self._model else 0.0),
             load_seconds=loader.load_seconds,
             # One of the manifest has a report of its own.
             missing=tuple(name for name in self._missing_models if name not in self._models),
@@ -239,35 +230,27 @@ class Model:
     async def run(self) -> None:
         """Fetch, lay out, load and monitor the model until cancelled."""
         try:
-            await self._run()
+            await run_with_retries(self._attempt, self._set_failed, self._wait_until_due, self._log)
         finally:
             await self._outage_watch.close()
 
-    async def _run(self) -> None:
-        backoff, late_backoff = Backoff(first=1, longest=60), Backoff(first=10, longest=60)
-        while True:
-            try:
-                if self.source.steps:
-                    self._model = await self._prepare_pipeline()
-                else:
-                    async with self._server.slots:
-                        self._model = await self._prepare()
-                    self._outage_watch.follow(self.source, self._model)
-                backoff.reset()
-                await self._serve(self._model, late_backoff)
-                continue
-            except Failure as failure:
-                self._set_failure(failure)
-                if failure.reason.retry is Retry.AFTER_OTHERS:
-                    await self._wait_until_due()
-                    continue
-                delay = (late_backoff if failure.reason.retry is Retry.LATER else backoff).draw_delay()
-                delay = max(delay, failure.retry_after)
-            except Exception as error:  # noqa: BLE001  an unexpected failure of one model must not end the others
-                self._log.exception("unexpected")
-                self._set_failure(Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}"))
-                delay = backoff.draw_delay()
-            await asyncio.sleep(delay)
+    async def _attempt(self, retries: Retries) -> None:
+        """Prepare the model and serve it, until the revision has other content or other checks.
+
+        Args:
+            retries: The delays of retries, which begin anew after a success.
+
+        Raises:
+            Failure: The model cannot be prepared, loaded or warmed.
+        """
+        if self.source.steps:
+            self._model = await self._prepare_pipeline()
+        else:
+            async with self._server.slots:
+                self._model = await self._prepare()
+            self._outage_watch.follow(self.source, self._model)
+        retries.record_prepared()
+        await self._serve(self._model, retries)
 
     async def _wait_until_due(self) -> None:
         """Wait until a model that ends Triton may be loaded again, or has other content to fetch."""
@@ -276,19 +259,9 @@ class Model:
 
     async def _prepare_pipeline(self) -> RepositoryModel:
         """Render the ensemble of a pipeline, each time that it is loaded anew: its steps may have changed."""
-        configs = await self._read_step_configs()
-        await self._wait_for_load()
+        configs = await self._waits.wait_for_steps(self.source)
+        await self._waits.wait_for_load()
         return await run_in_thread(lay_out_pipeline, self.source, configs, self._settings)
-
-    async def _read_step_configs(self) -> dict[str, ModelConfig]:
-        """Return the configurations of the steps of a pipeline, once Triton serves them."""
-        while True:
-            if self._waits():
-                self._state = ModelState.LOADING
-            else:
-                with suppress(TritonError, TritonUnavailableError):  # Triton has just ended, or a step has
-                    return {step.model: await self._triton.read_config(step.model) for step in self.source.steps}
-            await self._monitor.wait_for_update()
 
     async def _prepare(self) -> RepositoryModel:
         """Prepare the model folder in the repository. A retry after a failed load reads the source first."""
@@ -299,43 +272,23 @@ class Model:
                 self._log.info("laid out already", digest=existing.digest)
                 return existing
         current = self._model
-        model = await self._preparation.prepare(current, self._start_fetch, self._wait_for_load)
+        model = await self._preparation.prepare(current, self._status.set_fetching, self._waits.wait_for_load)
         if model is not current:
             self._log.info("laid out", digest=model.digest, bytes=model.size, seconds=model.seconds)
         return model
 
-    async def _wait_for_load(self) -> None:
-        """Wait until Triton has answered a load of the content of before: meanwhile it reads the folder."""
-        if self._triton.is_loading(self.source.name):
-            message = (
-                "The files are here. Triton still loads the model's content of before, which cannot be cancelled. If"
-                " that does not end, delete the pod."
-            )
-            self._state, self._failure = ModelState.LOADING, Failure(Reason.WAITS_FOR_LOAD, message)
-            await self._triton.wait_for_load(self.source.name)
-            self._failure = None
-
-    def _start_fetch(self) -> None:
-        self._state, self._failure = ModelState.FETCHING, None  # the store has answered: its last failure is over
-        self._fetch_began = time.monotonic()
-
-    def _compute_fetch_seconds(self) -> float:
-        if self._state == ModelState.FETCHING:
-            return round(time.monotonic() - self._fetch_began, 3)
-        return self._model.seconds if self._model else 0.0
-
-    async def _serve(self, model: RepositoryModel, backoff: Backoff) -> None:
+    async def _serve(self, model: RepositoryModel, retries: Retries) -> None:
         """Load and warm the model when Triton lacks it. Return when the revision has other content, or other checks.
 
         Args:
             model: The model in the repository.
-            backoff: Delays of retries, which begin anew when the model serves.
+            retries: As in `_attempt`.
 
         Raises:
             Failure: The model cannot be loaded or warmed.
         """
-        if self._state != ModelState.READY:
-            self._state = ModelState.LOADING
+        if self._status.state != ModelState.READY:
+            self._status.state = ModelState.LOADING
         self._loader.begin()
         is_warm = False
         while True:
@@ -351,14 +304,14 @@ class Model:
                 if is_warm := is_warm or await self._warm_up(model):
                     await self._read_config()  # before: a pod that is reported ready is not polled again
                     self._set_ready()
-                    backoff.reset()
+                    retries.record_served()
             else:
                 is_warm = False
                 # A Triton that has restarted is not warm.
                 self._warmup.is_warm = (self._warmup.is_warm and self.is_loaded) or self.source.warmup is None
-                self._state = ModelState.LOADING
+                self._status.state = ModelState.LOADING
                 self._loader.raise_for_lost_load(model, states)
-                if not self._waits():
+                if not self._waits.must_wait(required=self.source.required):
                     if not has_passed(model.policy, await run_in_thread(read_policy, self._settings)):
                         return  # to be verified first, such as before Triton's restart loads it again
                     await self._loader.load_if_due(model, states)
@@ -368,7 +321,7 @@ class Model:
         """Warm the model after a load; return False if Triton became unavailable."""
         if self.source.warmup is None:
             return True
-        self._state = ModelState.WARMING
+        self._status.state = ModelState.WARMING
         self._log.info("warming up")
         try:
             with self.metrics.time(Phase.WARM):
@@ -383,37 +336,13 @@ class Model:
 
     def _set_ready(self) -> None:
         self._missing_models = find_missing(self.callees, self._loader.index)
-        if self._state != ModelState.READY or self._failure:
-            self._log.info("ready", load_seconds=round(self._loader.load_seconds, 3))
-        self._state, self._failure, self._last_failure = ModelState.READY, None, None
+        self._status.set_ready(self._loader.load_seconds)
 
     async def _read_config(self) -> None:
         """Read the configuration that Triton uses, once after a load; without an answer the report has none."""
         if self._model:
             await self._loader.read_config(self._model)
 
-    def _set_failure(self, failure: Failure) -> None:
+    def _set_failed(self, failure: Failure) -> None:
         self._loads.abandon()  # one whose answer was lost holds no other
-        if not self._failure or self._failure.message != failure.message:
-            self._log.warning("failed", reason=failure.reason, message=failure.message)
-        self._state, self._failure = ModelState.FAILED, failure
-        # The pod is ready without a model that ends Triton at requests, so that the others serve.
-        may_be_missing = failure.reason == Reason.REQUESTS_CRASHED or not self.source.required
-        self._last_failure = failure if may_be_missing else None
-
-    def _waits(self) -> bool:
-        """Return True, and report it, while the model may not be loaded.
-
-        Triton has models of another set, or does not serve those that this one calls.
-        """
-        if (exchange := self._server.exchange) and not exchange.is_over:
-            self._failure = exchange.failure
-            return True
-        if awaited := find_awaited(self.source.name, self._models, self._loader.index):
-            names = join_words((f"'{name}'" for name in awaited), "and")
-            self._failure = Failure(Reason.WAITS_FOR_MODELS, f"Waits for {names}, which it calls.")
-            if not self.source.required and any(self._models[name].is_left_out for name in awaited):
-                self._last_failure = self._failure
-        elif self._failure and self._failure.reason in _WAITING:
-            self._failure = None
-        return bool(awaited)
+        self._status.set_failed(failure, required=self.source.required)

@@ -20,7 +20,7 @@ from conch_contract.report import (
 
 
 class Retry(Enum):
-    """When the agent tries again after a failure; `Model` has the delays."""
+    """When the agent tries again after a failure; `retries` has the delays."""
 
     SOON = "soon"  # the next attempt reads a listing, a Secret or a ConfigMap first
     LATER = "later"  # it loads the model, sends requests to Triton, reads all files, or downloads packages
