@@ -153,7 +153,8 @@ class ModelFetch:
         cache = None if self._model.decrypt else self._cache
         secret = await run_in_thread(read_secret, self._settings.find_secret(self._model.secret), INDEX_KEYS)
         folder = find_home(self._model, self._settings)
-        return await Environments(folder, cache, place, parse_index(secret)).ensure(requirements)
+        environments = Environments(folder, cache, place, parse_index(secret), self._settings.max_bytes)
+        return await environments.ensure(requirements)
 
     async def discard(self, source: Source, listing: Listing) -> None:
         """Delete the files and what is known of them, so that the next fetch downloads them again.

@@ -74,7 +74,9 @@ class _Unused:
     path: Path
 
 
-def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int, needed: Collection[Path]) -> int:
+def delete_unused(
+    folders: Folders, pod: Path, missing: int, max_bytes: int, needed: Collection[Path] = (), *, beside: int = 0
+) -> int:
     """Delete files that no pod uses until so many bytes are free; return how many bytes were deleted.
 
     Args:
@@ -83,14 +85,15 @@ def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int, nee
         missing: The bytes that are to be free.
         max_bytes: Size that the cache may have; 0: the file system is the limit.
         needed: Files that are not deleted.
+        beside: Bytes of files that are no blobs yet, which count for the size of the cache.
 
     Raises:
         CacheUnusableError: What is in use leaves less. Nothing is deleted then.
     """
-    if missing <= _count_free(folders, max_bytes):
+    if missing <= _count_free(folders, max_bytes, beside):
         return 0
     delete_expired(folders, pod)
-    excess = missing - _count_free(folders, max_bytes)
+    excess = missing - _count_free(folders, max_bytes, beside)
     unused = sorted((each for each in _find_unused(folders) if each.path not in needed), key=lambda each: each.used)
     if (lacking := excess - sum(each.size for each in unused)) > 0:
         raise _build_full(missing, lacking, max_bytes)
@@ -139,13 +142,13 @@ def _note_use(pod: Path, time_ns: int) -> None:
                     os.utime(path, ns=(time_ns, status.st_mtime_ns), follow_symlinks=False)
 
 
-def _count_free(folders: Folders, max_bytes: int) -> int:
+def _count_free(folders: Folders, max_bytes: int, beside: int) -> int:
     """Return the number of bytes that the cache may still take."""
     free = shutil.disk_usage(folders.root).free - RESERVE
     if not max_bytes:
         return free
     used = sum(_read_size(path) for folder in (folders.blobs, folders.parts) for path in folder.iterdir())
-    return min(free, max_bytes - used)
+    return min(free, max_bytes - beside - used)
 
 
 def _read_size(path: Path) -> int:

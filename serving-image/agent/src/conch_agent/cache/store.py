@@ -42,11 +42,6 @@ class Cache:
         self._blobs = Blobs(folders.blobs)
         self._max_bytes = max_bytes
 
-    @property
-    def has_limit(self) -> bool:
-        """True if the size of the cache is limited beside that of its file system."""
-        return self._max_bytes > 0
-
     async def fetch(self, item: Item, download: Download, target: Path) -> Record:
         """Link a file into a folder of the pod, after this or another pod has downloaded it; return its record.
 
@@ -121,8 +116,7 @@ class Cache:
         Raises:
             CacheUnusableError: What is in use leaves less.
         """
-        max_bytes = max(1, self._max_bytes - beside) if self._max_bytes else 0
-        return delete_unused(self._folders, self.folder, missing, max_bytes, frozenset())
+        return delete_unused(self._folders, self.folder, missing, self._max_bytes, beside=beside)
 
     def forget(self, items: Iterable[Item], uri: str) -> None:
         """Delete the records of files of a source, after which they are downloaded again.

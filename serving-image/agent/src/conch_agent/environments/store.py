@@ -11,17 +11,19 @@ from typing import Final
 from conch_agent.cache import Cache, CachedSource, CacheUnusableError
 from conch_agent.download import Progress
 from conch_agent.environments.index import Index
-from conch_agent.environments.install import install
+from conch_agent.environments.install import Installation
 from conch_agent.environments.interpreter import Interpreter, find_interpreter
 from conch_agent.environments.parameter import FOLDER
 from conch_agent.environments.requirements import Requirements
+from conch_agent.environments.size_limits import SizeLimits
 from conch_agent.fetch import Fetch, translate_disk_errors
 from conch_agent.folders import delete_tree
 from conch_agent.sources.base import Listing
 from conch_agent.threads import run_in_thread
 
-_SHARED: Final = "packages"
-ENVIRONMENT_FOLDERS: Final = (FOLDER, _SHARED)  # in the model's download folder
+_WORK: Final = "packages"
+ENVIRONMENT_FOLDERS: Final = (FOLDER, _WORK)  # in the model's download folder
+_MARKER: Final = ".key"  # a file with the key of the environment
 _ACTIVATE: Final = """\
 # Triton's Python backend runs this with bash, before the process of the model.
 export PATH="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd):$PATH"
@@ -37,73 +39,79 @@ class Environments:
         cache: The cache; None: there is none.
         place: As in `read_requirements`.
         index: The index that has the wheels.
+        max_bytes: Size of the largest model that is accepted; 0: there is no maximum.
     """
 
     folder: Path
     cache: Cache | None
     place: str
     index: Index
+    max_bytes: int = 0
 
     @property
     def environment(self) -> Path:
         """The folder of the environment, as Triton takes it."""
         return self.folder / FOLDER
 
-    @property
-    def _marker(self) -> Path:
-        """The file with the key of the environment, which it has when it is complete."""
-        return self.environment / ".key"
-
     async def ensure(self, requirements: Requirements) -> Path:
-        """Return the folder of the environment, after its packages are installed.
+        """Return the folder of the environment, after its packages are installed. A failure leaves no part of it.
 
         Args:
             requirements: The packages.
 
         Raises:
-            Failure: EnvironmentFailed: they cannot be installed; DiskFull.
+            Failure: EnvironmentFailed: they cannot be installed; TooLarge; DiskFull.
             CacheUnusableError: The cache cannot take them.
         """
         interpreter = await run_in_thread(find_interpreter)
         key = await run_in_thread(compute_key, requirements, interpreter, self.index.url)
         if not await run_in_thread(self._has, key):
-            with translate_disk_errors(self.place, self.cache):
-                packages = await run_in_thread(_build, self.environment, interpreter)
-                if self.cache:
-                    await self._find_or_install(requirements, interpreter, self.cache, key)
-                    await run_in_thread((self._shared / "files").rename, packages)
-                    await run_in_thread(delete_tree, self._shared)
-                else:
-                    await run_in_thread(packages.mkdir)
-                    await install(requirements, interpreter, packages, self.place, self.index)
-                await run_in_thread(_add_packages_of_image, packages, interpreter)
-                await run_in_thread(self._marker.write_text, key)
+            await run_in_thread(delete_tree, self.environment)
+            try:
+                with translate_disk_errors(self.place, self.cache):
+                    packages = await self._install(requirements, interpreter, key)
+                    await run_in_thread(self._assemble, packages, interpreter, key)
+            finally:
+                await run_in_thread(delete_tree, self._work)
         return self.environment
 
     @property
-    def _shared(self) -> Path:
-        """The folder of packages that become blobs of the cache, or are links to them."""
-        return self.folder / _SHARED
+    def _work(self) -> Path:
+        """The folder of an environment that is not complete."""
+        return self.folder / _WORK
 
-    async def _find_or_install(
-        self, requirements: Requirements, interpreter: Interpreter, cache: Cache, key: str
-    ) -> None:
+    async def _install(self, requirements: Requirements, interpreter: Interpreter, key: str) -> Path:
+        """Install the packages, or link them where the cache has them; return their folder."""
+        limits = SizeLimits(self.place, self.folder, self.max_bytes, self.cache)
+        installation = Installation(requirements, interpreter, self._work, self.place, self.index, limits)
+        if self.cache:
+            return await self._find_or_install(installation, self.cache, key)
+        await run_in_thread(_empty, self._work)
+        return await installation.run()
+
+    async def _find_or_install(self, installation: Installation, cache: Cache, key: str) -> Path:
         """Link what this or another pod has installed into the cache."""
         async with cache.hold_archives(key):
-            await run_in_thread(_empty, self._shared)
+            await run_in_thread(_empty, self._work)
             if not (items := await run_in_thread(cache.find_archives, key)):
-                built = self._shared / "built"
-                await run_in_thread(built.mkdir)
-                await install(requirements, interpreter, built, self.place, self.index)
-                number = await run_in_thread(_share, built, cache, key)
+                number = await run_in_thread(_share, await installation.run(), cache, key)
                 items = await run_in_thread(cache.find_archives, key)
                 if len(items) != number:
                     raise CacheUnusableError("the packages have a file whose name no model may have")
-            await Fetch(CachedSource(self.place, items), self._shared, 0, Progress(), cache).run(Listing(items))
+            fetch = Fetch(CachedSource(self.place, items), self._work, 0, Progress(), cache)
+            return (await fetch.run(Listing(items))).files
+
+    def _assemble(self, packages: Path, interpreter: Interpreter, key: str) -> None:
+        """Make the environment of its packages, and then have it in its place."""
+        _add_packages_of_image(packages, interpreter)
+        built = self._work / "built"
+        packages.rename(_build(built, interpreter))
+        (built / _MARKER).write_text(key)
+        built.rename(self.environment)
 
     def _has(self, key: str) -> bool:
         try:
-            return self._marker.read_text() == key
+            return (self.environment / _MARKER).read_text() == key
         except OSError:
             return False
 
@@ -120,8 +128,6 @@ def _share(folder: Path, cache: Cache, key: str) -> int:
         The number of the files.
     """
     files = [path for path in folder.rglob("*") if path.is_file()]
-    if cache.has_limit:  # the files are on its disk already, and count for its size once they are blobs
-        cache.make_space(sum(path.stat().st_size for path in files), 0)
     cache.write_archives(key, {path.relative_to(folder).as_posix(): cache.add(path) for path in files})
     return len(files)
 
@@ -149,9 +155,8 @@ def _hash(file: Path) -> str:
 
 def _build(folder: Path, interpreter: Interpreter) -> Path:
     """Make an environment without packages; return the folder of its packages, which is not there yet."""
-    _empty(folder)
     programs, packages = folder / "bin", folder / "lib" / f"python{interpreter.version}" / "site-packages"
-    programs.mkdir()
+    programs.mkdir(parents=True)
     packages.parent.mkdir(parents=True)
     (programs / "activate").write_text(_ACTIVATE)
     (programs / "python3").symlink_to(interpreter.base)
