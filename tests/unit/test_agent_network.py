@@ -168,6 +168,42 @@ def test_pip_gets_the_same_proxies(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("url", ["https://host/simple", "http://user:p%40ss@[::1]:8080/a//b/", "https://me@host"])
+def test_an_index(url: str) -> None:
+    assert parse_index({"PIP_INDEX_URL": url}).url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://host", "is no URL"),
+        ("https://", "is no URL"),
+        ("https://user:hunter2@", "is no URL"),
+        ("https://user:hunter2@host:0/simple", "is no URL"),
+        ("https://user:hunter2@host:port/simple", "is no URL"),
+        ("https://a..b/simple", "is no URL"),
+        ("https://[::1%25lo]/simple", "is no URL"),
+        ("https://host/a b", "is no URL"),
+        (
+            "http://169.254.169.254/simple",
+            "is refused: 169.254.169.254 is a link-local address or a cloud's metadata server",
+        ),
+        (
+            "http://user:hunter2@[fd00:ec2::254]/",
+            "is refused: fd00:ec2::254 is a link-local address or a cloud's metadata",
+        ),
+        ("http://2852039166/simple", "is no URL"),
+    ],
+)
+def test_an_index_that_is_none(url: str, words: str) -> None:
+    with pytest.raises(Failure) as raised:
+        parse_index({"PIP_INDEX_URL": url})
+    assert raised.value.reason == Reason.INVALID_SECRET
+    assert raised.value.message.startswith("PIP_INDEX_URL in the storage Secret ")
+    assert words in raised.value.message
+    assert "hunter2" not in raised.value.message
+
+
 @pytest.mark.parametrize("text", ["user:hunter2/@proxy", "http://user:hunter2#@proxy", "HTTP://user:hunter2?%@proxy"])
 def test_pip_gets_a_password_that_it_cannot_take_for_a_host(text: str, tmp_path: Path) -> None:
     """Its errors would show it."""

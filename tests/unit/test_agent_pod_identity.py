@@ -10,6 +10,7 @@ from conch_agent.sources.az_credentials import FederatedIdentity
 from conch_agent.sources.az_settings import AUTHORITY
 from conch_agent.sources.az_settings import parse_settings as parse_az
 from conch_agent.sources.destinations import Destinations, RefusedAddressError
+from conch_agent.sources.gs_token import find_server
 from conch_agent.sources.s3 import S3Source
 from conch_agent.sources.s3_pod_identity import EKS_ADDRESSES, find_pod_identity
 from conch_agent.sources.s3_role import find_web_identity
@@ -126,13 +127,57 @@ def test_the_agent_of_eks(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         "https://169.254.170.23/v1/credentials",
         "http://[::1/v1",
         "169.254.170.23",
+        "http://169.254.170.23:0/v1/credentials",
+        "http://169.254.170.23:99999/v1/credentials",
+        "http://169.254. 170.23/v1/credentials",
+        "http://169.254.170.23/v1/cred\tentials",
+        "http://169.254.170.23/v1/credentials?a=b c",
+        "http://169.254.170.23/v1/credentials#a",
+        "http://[fd00:ec2::23%25eth0]/v1/credentials",
+        "http://[::1%lo]/v1/credentials",
+        "http://127.1/v1/credentials",
+        "http://169.254.170.23\\@127.0.0.1/v1",
     ],
 )
 def test_another_server_is_not_the_agent_of_eks(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/token")
-    with pytest.raises(Failure, match=r"AWS_CONTAINER_CREDENTIALS_FULL_URI in the environment of the pod is .*no URL"):
+    with pytest.raises(Failure, match=r"AWS_CONTAINER_CREDENTIALS_FULL_URI in the environment of the pod is .*Correct"):
         S3Source(S3_URI, {})
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "169.254.169.254:80", "[fd20:ce::254]", "127.0.0.1:8080"])
+def test_the_metadata_server_of_gke(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GCE_METADATA_HOST", host)
+    assert find_server().url == f"http://{host}"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254/computeMetadata",
+        "169.254.169.254/",
+        "169.254.169.254?a",
+        "169.254.169.254:0",
+        "169.254.169.253",
+        "user@169.254.169.254",
+        "[fd20:ce::254%25eth0]",
+        "http://169.254.169.254",
+        "169.254. 169.254",
+        "metadata.google.internal",
+    ],
+)
+def test_another_host_is_not_the_metadata_server_of_gke(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GCE_METADATA_HOST", host)
+    with pytest.raises(Failure, match=r"GCE_METADATA_HOST in the environment of the pod .*\. Remove GCE_METADATA_HOST"):
+        find_server()
+
+
+@pytest.mark.parametrize("host", ["10.96.0.1\n", " [FD00::1]", "kubernetes.example "])
+def test_no_server_leads_to_the_api_server_of_the_environment(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    with pytest.raises(RefusedAddressError, match="the address of the API server"):
+        Destinations("store.example").check(host.strip(" []\n").lower(), ())
 
 
 def test_the_agent_of_eks_alone_may_have_its_link_local_address() -> None:

@@ -60,6 +60,8 @@ WRONG = [
     ("AWS_ENDPOINT_URL", "https://store.0x7f"),
     ("AWS_ENDPOINT_URL", "https://[::g]"),
     ("AWS_ENDPOINT_URL", "https://[1.2.3.4]"),
+    ("AWS_ENDPOINT_URL", "https://[2001:db8::1%eth0]"),
+    ("AWS_ENDPOINT_URL", "https://[2001:db8::1%25eth0]"),
     ("AWS_ENDPOINT_URL", "https://a..b"),
     ("AWS_ENDPOINT_URL", "https://-store"),
     ("AWS_ENDPOINT_URL", "https://xn--0.example"),

@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from conch_agent.sources.network import NETWORK_KEYS, NetworkSettings
-from conch_agent.sources.secret_settings import parse_values
+from conch_agent.sources.secret_settings import parse_endpoint, parse_values
 from conch_agent.sources.storage_secret import build_invalid_secret
+from conch_contract.addresses import check_address
 from conch_contract.scheme import SecretKey
 
 INDEX: Final = SecretKey("PIP_INDEX_URL", "URL of an index of Python packages, as pip takes it")
-_URL: Final = re.compile(r"https?://[^\s/]\S*")
+_WRITE: Final = "Write one of http or https, such as https://host/simple"
 _NETWORK: Final = tuple(SecretKey(name, "") for name in NETWORK_KEYS)
 INDEX_KEYS: Final = (INDEX, *_NETWORK)
 
@@ -66,6 +68,20 @@ def parse_index(secret: Mapping[str, str]) -> Index:
         Failure: InvalidSecret.
     """
     url = secret.get(INDEX.name, "")
-    if url and not _URL.fullmatch(url):
-        raise build_invalid_secret(INDEX.name, "is no URL", "Write one of http or https, such as https://host/simple")
+    if url:
+        _check_url(url)
     return Index(url, NetworkSettings(**parse_values(secret, NETWORK_KEYS)))
+
+
+def _check_url(url: str) -> None:
+    """Refuse what is no URL, and addresses that no source may have. A message has no part that may be a password."""
+    try:
+        parts = urlsplit(url)
+        place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        endpoint = parse_endpoint(place if re.fullmatch(r"\S+", url) else "", "")
+    except ValueError:
+        raise build_invalid_secret(INDEX.name, "is no URL", _WRITE) from None
+    try:
+        check_address(endpoint.host)
+    except ValueError as error:
+        raise build_invalid_secret(INDEX.name, f"is refused: {error}", _WRITE) from None

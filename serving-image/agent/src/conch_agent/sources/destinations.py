@@ -53,9 +53,9 @@ class Destinations:
             allowed: Link-local addresses that it may have.
         """
         self._allowed = allowed
-        self._named = host.strip("[]").lower()
+        self._named = _clean(host)
         self._is_loopback = is_loopback(parse_address(host))
-        self._api_server = os.environ.get(_API_SERVER, "").lower()
+        self._api_server = _clean(os.environ.get(_API_SERVER, ""))
 
     @classmethod
     def of_url(cls, url: str) -> Self:
@@ -80,7 +80,7 @@ class Destinations:
         Raises:
             RefusedAddressError: One of them is refused.
         """
-        host = host.strip("[]").lower()
+        host = _clean(host)
         is_named = host == self._named
         candidates = map(parse_address, addresses) if addresses else [_parse_host(host)]
         found = [address for address in candidates if address]
@@ -118,6 +118,11 @@ class Destinations:
         addresses = [str(address[0]) for *_, address in found]
         self.check(host, addresses)
         return addresses
+
+
+def _clean(host: str) -> str:
+    """Return a host as others are compared with it: in small letters, an IPv6 address without brackets."""
+    return host.strip().strip("[]").lower()
 
 
 def _parse_host(host: str) -> Address | None:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from conch_agent.sources.gs_settings import POD_IDENTITY
 from conch_agent.sources.network import DIRECT
-from conch_agent.sources.pod_identity import has_variables, read_variable
-from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value, parse_endpoint
+from conch_agent.sources.pod_identity import has_variables, parse_node_url, read_variable
+from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value
 from conch_agent.sources.token_service import RefusedError, TokenService, parse_token_answer
-from conch_contract.addresses import is_loopback, parse_address
 
 if TYPE_CHECKING:
     from obstore.store import GCSCredential
@@ -42,10 +41,13 @@ def find_server() -> Endpoint:
 
 
 def _parse_host(text: str) -> Endpoint:
-    endpoint = parse_endpoint(f"http://{text}", "")
-    address = parse_address(endpoint.host)
-    if not (address in _ADDRESSES or is_loopback(address)):
-        message = f"is {format_value(text)}, which is no address of Google's metadata server"
+    """Return the server of an address, with a port behind a colon unless it is 80."""
+    message = f"is {format_value(text)}, which is no address of Google's metadata server, such as {_SERVER.host}"
+    try:
+        endpoint, path = parse_node_url(f"http://{text}", _ADDRESSES, "Google's metadata server")
+    except WrongFormError:
+        raise WrongFormError(message) from None
+    if path:
         raise WrongFormError(message)
     return endpoint
 

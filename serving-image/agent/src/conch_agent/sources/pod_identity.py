@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.secret_settings import WrongFormError
+from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value, parse_endpoint
+from conch_contract.addresses import Address, is_loopback, parse_address
 
 T = TypeVar("T")
 
@@ -37,3 +40,27 @@ def read_variable(name: str, parse: Callable[[str], T], remedy: str) -> T:
     except WrongFormError as error:
         message = f"{name} in the environment of the pod {error}. {remedy}, and start the pod anew."
         raise Failure(Reason.ACCESS_DENIED, message) from None
+
+
+def parse_node_url(text: str, addresses: Collection[Address], what: str) -> tuple[Endpoint, str]:
+    """Return a server of the pod's node, which is reached without leaving it, and path and query of the URL.
+
+    Args:
+        text: A URL with http://, and an address as its host.
+        addresses: The addresses that the server may have beside those of loopback.
+        what: What the server is, such as `EKS's agent`.
+
+    Raises:
+        WrongFormError: It is no such URL.
+    """
+    url, mark, query = text.partition("?")
+    endpoint = parse_endpoint(url, "")
+    address = parse_address(endpoint.host)
+    if endpoint.is_secure or not (address in addresses or is_loopback(address)):
+        message = f"is {format_value(text)}, which is no URL of {what}, such as http://{min(map(str, addresses))}"
+        raise WrongFormError(message)
+    if not re.fullmatch(r"[!-~]*", query) or "#" in query:
+        message = f"is {format_value(text)}, whose query holds '#', a blank or a character that is not ASCII"
+        raise WrongFormError(message)
+    parts = urlsplit(url)
+    return Endpoint(f"http://{parts.netloc}", endpoint.host, endpoint.port), f"{parts.path}{mark}{query}"

@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from conch_agent.sources.network import DIRECT
-from conch_agent.sources.pod_identity import has_variables, read_variable
+from conch_agent.sources.pod_identity import has_variables, parse_node_url, read_variable
 from conch_agent.sources.s3_role import build_credential
 from conch_agent.sources.s3_settings import EKS_AGENT, EKS_TOKEN
-from conch_agent.sources.secret_settings import Endpoint, WrongFormError, format_value
+from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.token_service import RefusedError, TokenService, read_pod_token
 from conch_agent.threads import run_in_thread
-from conch_contract.addresses import is_loopback, parse_address
 from conch_contract.parsing import parse_json
 
 if TYPE_CHECKING:
@@ -63,20 +61,7 @@ def find_pod_identity() -> PodIdentity | None:
 
 
 def _parse_agent(text: str) -> tuple[Endpoint, str]:
-    """Return address and path of the agent, which is reached without leaving the node."""
-    try:
-        parts = urlsplit(text)
-        address, port = parse_address(parts.hostname or ""), parts.port
-    except ValueError as error:
-        message = f"is {format_value(text)}, which is no URL ({error})"
-        raise WrongFormError(message) from None
-    if parts.scheme != "http" or parts.username is not None or not (address in EKS_ADDRESSES or is_loopback(address)):
-        message = (
-            f"is {format_value(text)}, which is no URL of EKS's agent, such as http://169.254.170.23/v1/credentials"
-        )
-        raise WrongFormError(message)
-    query = f"?{parts.query}" if parts.query else ""
-    return Endpoint(f"http://{parts.netloc}", parts.hostname or "", port or 80), f"{parts.path}{query}"
+    return parse_node_url(text, EKS_ADDRESSES, "EKS's agent")
 
 
 class PodIdentitySession:

@@ -138,11 +138,11 @@ def parse_endpoint(text: str, allow_key: str) -> Endpoint:
 
 
 def _is_host(text: str) -> bool:
-    """Return True for a DNS name, an IPv4 address, or an IPv6 address in brackets."""
+    """Return True for a DNS name, an IPv4 address, or an IPv6 address in brackets, without a zone of the node."""
     *labels, last = text.removesuffix(".").split(".")
     try:
         if text.startswith("["):
-            return text.endswith("]") and bool(ipaddress.IPv6Address(text[1:-1]))
+            return text.endswith("]") and "%" not in text and bool(ipaddress.IPv6Address(text[1:-1]))
         # A name whose last label is a number is read as an IPv4 address (https://url.spec.whatwg.org/#host-parsing).
         if re.fullmatch(r"\d+|0[xX][0-9A-Fa-f]*", last):
             return bool(ipaddress.IPv4Address(text))
