@@ -12,27 +12,27 @@ from pathlib import Path
 from conch_agent import config, layout
 from conch_agent.boot import read_boot_id
 from conch_agent.cache import CacheUnusableError, LastContent
-from conch_agent.config_file import read_config_file
 from conch_agent.decryption import find_home, open_decrypter
 from conch_agent.disk import translate_full_disk
-from conch_agent.environments import WHEELS, find_requirements, read_requirements, set_environment
+from conch_agent.environments import set_environment
+from conch_agent.expected_content import ExpectedContent
 from conch_agent.fetched_model import FetchedModel
 from conch_agent.folders import find_trash
 from conch_agent.metrics import ModelMetrics, Phase
+from conch_agent.model_environment import install_environment
 from conch_agent.model_fetch import ModelFetch
-from conch_agent.model_files import read_names
+from conch_agent.model_plan import read_plan
 from conch_agent.object_versions import find_versions, list_files
 from conch_agent.peers import Peers
 from conch_agent.places import Places, try_places
 from conch_agent.policy import has_passed, read_policy
-from conch_agent.reasons import Failure, Reason, build_superseded
+from conch_agent.reasons import Failure, Reason
 from conch_agent.repository_model import RepositoryModel, check_name, read_marker
 from conch_agent.settings import Settings
 from conch_agent.sources import Source
 from conch_agent.sources.base import Listing
 from conch_agent.threads import run_in_thread
 from conch_agent.verification import check_config, read_checks
-from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource
 from conch_contract.report import Origin
 from conch_contract.verification import SignaturePolicy
@@ -55,15 +55,6 @@ class _Attempt:
     last: LastContent | None = None
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The text of config.pbtxt, None without one; the merged configuration; and the plan of the model folder."""
-
-    text: str | None
-    merged: config.MergedConfig
-    plan: layout.Plan
-
-
 class Preparation:
     """Fetches and lays out a model."""
 
@@ -76,11 +67,10 @@ class Preparation:
     ) -> None:
         self._metrics = metrics or ModelMetrics()
         self.progress = self._metrics.progress
-        self._source = source
         self._settings = settings
         self._name = check_name(source)
         self._folder = find_home(source, settings)
-        self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
+        self._expected = ExpectedContent(source)
         self._peers = peers
         self._places = Places(source.storage_uri)
         self._version_problem = ""  # the reason why the revision's object versions cannot be read, as a sentence
@@ -92,7 +82,7 @@ class Preparation:
     @property
     def digest(self) -> str:
         """The digest of the revision's content; empty: any content is accepted."""
-        return self._source.digest
+        return self._expected.digest
 
     def pin(self, source: ModelSource, identity: str = "") -> None:
         """Set digest and object versions of the revision's files, or the files of a repository's listing.
@@ -103,13 +93,11 @@ class Preparation:
         """
         if source.digest != self.digest:
             self._places = Places(source.storage_uri)
-        self._source = source
-        self._identity = identity
+        self._expected = ExpectedContent(source, identity)
 
     @property
-    def _expected(self) -> str:
-        """The digest that the content must have; empty: any is accepted."""
-        return self.digest or (self._source.verify.digest if self._source.verify else "")
+    def _source(self) -> ModelSource:
+        return self._expected.source
 
     @property
     def _trash(self) -> Path:
@@ -170,7 +158,7 @@ class Preparation:
             return await try_places(self._source.places, fetch)
         except Failure as failure:
             # Of a revision with a digest the cache has been tried, and the files of a listing are those of now.
-            if failure.is_outage and not self.digest and not self._identity:
+            if failure.is_outage and not self.digest and not self._expected.identity:
                 for place in self._source.places:
                     with suppress(Failure):
                         if last := await ModelFetch(place, self._settings, self.progress).find_last():
@@ -178,36 +166,6 @@ class Preparation:
                             with translate_full_disk(place.storage_uri):
                                 return await self._fetch(attempt, None, on_fetch, before_layout)
             raise
-
-    def _check_digest(self, digest: str, place: ModelSource) -> None:
-        """Refuse files that are not those of the revision with ContentChanged, or SourceChanged for a mirror."""
-        if not self.digest or digest == self.digest:
-            return
-        if place.storage_uri != self._source.storage_uri:
-            message = (
-                f"{place.storage_uri} has other files than storageUri: this revision serves {self.digest}, and there is"
-                f" {digest}. Upload the files of storageUri there, or remove it from storage.mirrors."
-            )
-            raise Failure(Reason.CHANGED, message)
-        detail = f" {self._version_problem}" if self._version_problem else ""
-        message = (
-            f"{self._source.storage_uri} has changed: this revision serves {self.digest}, and there is {digest} now."
-            f"{detail} Write each content under a path of its own; to serve this one, change the predictor, such as an"
-            " annotation in pod.annotations, so that it becomes a new revision."
-        )
-        raise Failure(Reason.CONTENT_CHANGED, message)
-
-    def _check_listing(self, identity: str, uri: str) -> None:
-        """Refuse another listing than that of the model's repository, or of the revision, with SourceChanged."""
-        if self._identity and identity != self._identity:
-            message = (
-                f"{uri} changed after its repository was listed. The repository is listed again, so that all models are"
-                " of one upload."
-            )
-            raise Failure(Reason.CHANGED, message)
-        expected = "" if self.digest else self._source.source_identity
-        if expected and identity != expected:
-            raise build_superseded(uri)
 
     async def _fetch(
         self,
@@ -229,16 +187,16 @@ class Preparation:
         files = ModelFetch(place, self._settings, self.progress, self._peers)
         try:
             with self._metrics.time(Phase.LIST):
-                source = await files.open(last.digest if last else "" if self._identity else self.digest)
+                source = await files.open(last.digest if last else "" if self._expected.identity else self.digest)
                 listing, self._version_problem = await list_files(source, place.object_versions)
         except Failure:
             if current and not self.digest:
                 return current  # Triton can load it without the source
             raise
         identity = last.identity if last else listing.identity
-        self._check_listing(identity, place.storage_uri)
+        self._expected.check_listing(identity, place.storage_uri)
         if current and current.identity == listing.identity:
-            self._check_digest(current.digest, place)
+            self._expected.check_digest(current.digest, place, self._version_problem)
             return current
         if last and not files.is_cached:
             raise Failure(Reason.NOT_FOUND, f"{place.storage_uri}: the cache has no longer what was fetched last.")
@@ -277,7 +235,7 @@ class Preparation:
     ) -> FetchedModel:
         """Fetch the files of a listing, and verify them."""
         place = attempt.place
-        marked = self._places.mark(listing, place, self._expected) if self._source.mirrors else listing
+        marked = self._places.mark(listing, place, self._expected.verified_digest) if self._source.mirrors else listing
         if on_fetch:
             on_fetch()
         with self._metrics.time(Phase.FETCH):
@@ -287,22 +245,22 @@ class Preparation:
         uri, used = place.storage_uri, checks.select(contents)
         decrypter = await open_decrypter(used, place, self._settings)
         # Before the fetch where the files are readable then: an invalid configuration requires no download.
-        planned = None if decrypter else await self._plan(unpacked, used, uri)
+        planned = None if decrypter else await read_plan(unpacked, used, self._source, uri)
         versions = await find_versions(source, listing)
         with self._metrics.time(Phase.FETCH):
             result = await files.run(unpacked, contents)
         try:
             verified = checks.verify(result.sha256)
             if planned:
-                check_config(uri, planned.plan.config, planned.text, result.sha256)
-            self._check_digest(result.digest, place)
+                check_config(uri, planned.layout.config, planned.text, result.sha256)
+            self._expected.check_digest(result.digest, place, self._version_problem)
         except Failure as failure:
             if files.is_shared:
                 await self._leave_peers(files, unpacked, contents)
                 return await self._download(files, source, listing, attempt, on_fetch)
             if not self._source.mirrors:
                 raise
-            if not (self._places.mixes and self._expected):
+            if not (self._places.mixes and self._expected.verified_digest):
                 self._places.refuse(listing, place, failure)
                 raise
             self._places.mixes = False  # files of several places may be among them: this place alone decides
@@ -319,8 +277,8 @@ class Preparation:
                 await self._leave_peers(files, unpacked, contents)
                 return await self._download(files, source, listing, attempt, on_fetch)
             result = replace(result, files=decrypter.folder)
-        planned = planned or await self._plan(readable, used, uri)
-        paths, plan, merged = tuple(item.path for item in used.items), planned.plan, planned.merged
+        planned = planned or await read_plan(readable, used, self._source, uri)
+        paths, plan, merged = tuple(item.path for item in used.items), planned.layout, planned.merged
         return FetchedModel(unpacked, contents, paths, result, plan, merged, versions, verified, checks.signer)
 
     async def _leave_peers(self, files: ModelFetch, source: Source, listing: Listing) -> None:
@@ -328,29 +286,12 @@ class Preparation:
         self._peers = None
         await files.discard_shared(source, listing)
 
-    async def _plan(self, source: Source, listing: Listing, uri: str) -> _Plan:
-        """Return configuration and layout of files that can be read as they are laid out."""
-        text = await read_config_file(source, listing, self._source.format)
-        merged = config.merge_config(text, self._source, FORMATS[self._source.format].backend)
-        paths, names = [item.path for item in listing.items], read_names(merged.config, uri)
-        return _Plan(text, merged, layout.plan_layout(self._source.format, paths, uri, names))
-
     async def _install(self, fetched: FetchedModel, files: ModelFetch, attempt: _Attempt) -> Path | None:
-        """Return the folder of the Python environment that the configuration names; None: it names none."""
-        path = find_requirements(fetched.merged.config)
-        if path is None:
-            return None
-        name = f"{attempt.place.storage_uri}: {path}"
-        if path not in fetched.plan.files:
-            message = f"{name}: EXECUTION_ENV_PATH names it, and there is no such file. Upload it."
-            raise Failure(Reason.INVALID_CONFIG, message)
-        file, verify = fetched.plan.files[path], self._source.verify
-        folder, beside = fetched.result.files, file.parent / WHEELS
-        wheels = [folder / other for other in fetched.paths if other.is_relative_to(beside)]  # of what is verified
+        """Return the folder of the Python environment of the model; None: it needs none."""
+        verify = self._source.verify
         is_signed = attempt.policy is not None or (verify is not None and verify.signature is not None)
-        with self._metrics.time(Phase.ENVIRONMENT):
-            found = await run_in_thread(read_requirements, folder / file, name, wheels, is_signed=is_signed)
-            return await files.install(found, name)
+        uri = attempt.place.storage_uri
+        return await install_environment(fetched, files, uri, self._metrics, is_signed=is_signed)
 
     async def _lay_out(
         self,
