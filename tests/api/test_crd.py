@@ -22,11 +22,11 @@ from conch.api import (
 from conch.api.crd import schema
 from conch.api.variants import MAX_VARIANTS
 from tests.api.server import Server, service
+from tests.support.examples import FILES
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 SERVICES = {
     path.stem: manifest
-    for path in EXAMPLES
+    for path in FILES
     for manifest in yaml.safe_load_all(path.read_text())
     if manifest["kind"] == "InferenceService"
 }

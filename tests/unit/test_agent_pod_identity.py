@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources import takes_identity
@@ -16,6 +19,7 @@ from conch_agent.sources.s3_pod_identity import EKS_ADDRESSES, find_pod_identity
 from conch_agent.sources.s3_role import find_web_identity
 from conch_agent.sources.s3_settings import build_host
 from tests.support.azure import CLIENT, TENANT
+from tests.support.examples import CLOUD
 
 AWS = {"AWS_ROLE_ARN": "arn:aws:iam::1:role/models", "AWS_WEB_IDENTITY_TOKEN_FILE": "/token", "AWS_REGION": "us-west-2"}
 AZURE = {
@@ -48,6 +52,15 @@ def test_blanks_and_line_ends_round_values(environment: pytest.MonkeyPatch) -> N
     assert plain[1].authority.url == "https://login.example"
     environment.setenv("AZURE_AUTHORITY_HOST", " ")
     assert _identity().authority == AUTHORITY
+
+
+@pytest.mark.parametrize("file", sorted(CLOUD.glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.usefixtures("environment")
+def test_the_model_of_an_example_is_read_with_the_identity(file: Path) -> None:
+    objects = {each["kind"]: each for each in yaml.safe_load_all(file.read_text())}
+    predictor, secret = objects["InferenceService"]["spec"]["predictor"], objects.get("Secret", {})
+    assert predictor["pod"]["serviceAccountName"] == objects["ServiceAccount"]["metadata"]["name"]
+    assert takes_identity(predictor["model"]["storageUri"], secret.get("stringData", {}))
 
 
 @pytest.mark.parametrize("value", ["", " \n"])

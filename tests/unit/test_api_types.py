@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from conch.api import Condition, InferenceService, ReplicaStatus, RevisionStatus, Status, duration_seconds
 from conch.triton import build_model_config
+from tests.support.examples import FILES
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 MODEL = {"modelFormat": {"name": "onnx"}, "storageUri": "s3://models/magika"}
 
 
@@ -86,7 +86,7 @@ def test_an_autoscaler_exists_only_where_replicas_may_change(replicas: dict[str,
     assert parsed(replicas).spec.predictor.scales is scales
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", FILES, ids=lambda path: path.stem)
 def test_an_example_is_written_back_as_it_was_read(example: Path) -> None:
     for manifest in yaml.safe_load_all(example.read_text()):
         if manifest["kind"] != "InferenceService":

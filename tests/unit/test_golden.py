@@ -16,11 +16,11 @@ from conch.api.kinds import CONTROLLER_REVISION
 from conch.api.metrics import MetricsApi
 from conch.plain_yaml import dump_yaml
 from conch.plan import Apply
+from tests.support.examples import FILES
 from tests.unit.simulation import Cluster
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
-EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
 def services(path: Path) -> list[dict[str, Any]]:
@@ -29,7 +29,7 @@ def services(path: Path) -> list[dict[str, Any]]:
     return [document for document in documents if document and document["kind"] == "InferenceService"]
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_an_example_becomes_just_these_children(path: Path) -> None:
     rendered = []
     for service in services(path):
