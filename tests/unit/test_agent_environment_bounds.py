@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +119,18 @@ def test_packages_as_large_as_the_largest_model(model: Model) -> None:
     assert [path.name for path in model.home.iterdir()] == [".environment"]
 
 
+def test_wheels_that_are_not_installed_do_not_count(model: Model) -> None:
+    """Those of other platforms and packages, which may lie in the folder too."""
+    name, content = LARGE
+    foreign = [(name.replace("any", platform), content) for platform in ("win_amd64", "macosx_11_0_arm64")]
+    others = [
+        build_wheel("other", "1.0", {"large.bin": "0" * 3_000_000}),
+        ("another-1.0-py3-none-any.whl", b"no wheel"),
+    ]
+    wheels = [LARGE, *foreign, *others]
+    assert asyncio.run(model.install("factor==3.0", *wheels, max_bytes=3_000_249)).is_dir()
+
+
 def test_a_wheel_of_an_index_without_an_end(model: Model) -> None:
     index = PackageIndex(endless=SMALL[0])
     with serve_apps(index.build_app()) as [url]:
@@ -150,6 +163,15 @@ def test_packages_that_the_claim_cannot_take(model: Model, index: PackageIndex) 
         asyncio.run(model.install("factor==3.0", url=url))
     assert "do not fit into the sizeLimit of 1000000 bytes" in str(caught.value)
     assert list(model.home.iterdir()) == []
+
+
+def test_a_wheel_whose_list_of_files_is_large(model: Model) -> None:
+    """It would be read into memory at once."""
+    size = 20 * 1024 * 1024
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, size, 0, 0)  # end of central directory record
+    failure = model.find_failure("factor==3.0", (SMALL[0], bytes(size) + end))
+    assert failure.reason == Reason.ENVIRONMENT_FAILED
+    assert f"its list of files has {size} bytes; up to {16 * 1024 * 1024} are read" in failure.message
 
 
 def test_long_output_of_pip(model: Model) -> None:

@@ -59,7 +59,7 @@ class Installation:
             variables = await run_in_thread(self.index.write_variables, self.folder)
             await self._run_pip(["download", f"--dest={wheels}", *common], variables, self._check_download)
         beside = 0 if self.requirements.wheels else await run_in_thread(measure_folder, wheels)
-        await run_in_thread(self.limits.check_packages, wheels, beside)
+        await run_in_thread(self.limits.check_packages, self.requirements.names, wheels, beside)
         local = ["--no-compile", "--no-index", f"--find-links={wheels}"]
         await self._run_pip(["install", *local, f"--target={installed}", *common], {})
         return installed

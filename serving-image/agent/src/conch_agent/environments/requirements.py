@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import read_text
@@ -37,6 +37,11 @@ class Requirements:
     lines: tuple[str, ...]
     wheels: tuple[Path, ...]
     has_hashes: bool
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the packages, as wheels are compared with them (PEP 503)."""
+        return frozenset(canonicalize_name(Requirement(_HASH.sub("", line)).name) for line in self.lines)
 
 
 def read_requirements(file: Path, place: str, wheels: Sequence[Path], *, is_signed: bool) -> Requirements:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from packaging.utils import parse_wheel_filename
 
 from conch_agent.cache import Cache
 from conch_agent.disk import check_space
@@ -53,24 +56,32 @@ class SizeLimits:
         self._check_maximum(size, what)
         self._reserve(what, 1, size)
 
-    def check_packages(self, folder: Path, beside: int) -> None:
+    def check_packages(self, names: Collection[str], folder: Path, beside: int) -> None:
         """Refuse packages that take too much, before they are unpacked.
 
+        Of a package with wheels for several platforms the largest counts: it is pip that chooses.
+
         Args:
-            folder: The folder of their wheels.
+            names: Their names.
+            folder: The folder of their wheels, which may have others.
             beside: Bytes of wheels that are on the disk for the installation alone.
 
         Raises:
             Failure: TooLarge, DiskFull, or EnvironmentFailed for a wheel that cannot be read.
             CacheUnusableError: The cache has no space for them.
         """
-        sizes = [size for wheel in sorted(folder.iterdir()) for size in self._list_sizes(wheel)]
-        if len(sizes) > MOST_FILES:
-            message = f"{self.place}: the packages have {len(sizes)} files; a model has up to {MOST_FILES}. {_REMEDY}."
+        counts, sizes = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        for wheel in sorted(folder.iterdir()):
+            name = parse_wheel_filename(wheel.name)[0]
+            if name in sizes:
+                found = self._list_sizes(wheel)
+                counts[name], sizes[name] = max(counts[name], len(found)), max(sizes[name], sum(found))
+        count, size = sum(counts.values()), sum(sizes.values())
+        if count > MOST_FILES:
+            message = f"{self.place}: the packages have {count} files; a model has up to {MOST_FILES}. {_REMEDY}."
             raise Failure(Reason.TOO_LARGE, message)
-        total = sum(sizes)
-        self._check_maximum(total, f"{self.place}: the packages have {total} bytes, unpacked")
-        self._reserve(f"{self.place}: the packages need {total} bytes, unpacked", total, beside)
+        self._check_maximum(size, f"{self.place}: the packages have {size} bytes, unpacked")
+        self._reserve(f"{self.place}: the packages need {size} bytes, unpacked", size, beside)
 
     def _list_sizes(self, wheel: Path) -> list[int]:
         """Return the declared size of each file of a wheel, in bytes."""
