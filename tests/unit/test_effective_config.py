@@ -279,7 +279,7 @@ async def test_a_lost_answer_leaves_the_model_ready_without_a_configuration(tmp_
     monitor = TritonMonitor(settings, triton)
     source = ModelSource(name="m", format="onnx", storage_uri="s3://b/m")
     model = Model(source, Server(settings, triton, monitor, _stay))
-    model._model = RepositoryModel("a", "b", "c", 1, (1,), 0.0, "boot")
+    model._content.current = RepositoryModel("a", "b", "c", 1, (1,), 0.0, "boot")
     model._set_ready()
     await model._read_config()
     assert (model._status.state, model._status.failure, model.report.config) == (ModelState.READY, None, ())

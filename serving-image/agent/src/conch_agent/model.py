@@ -1,6 +1,6 @@
 """The state machine of a model in the manifest, from Pending to Ready and back.
 
-`Preparation` fetches it and lays it out, `Loader` loads it, `PodWarmup` warms it, and `build_report` reports it. This
+`ModelContent` fetches it and lays it out, `Loader` loads it, `PodWarmup` warms it, and `build_report` reports it. This
 module has their order. `LoadWaits` has what a model waits for, `run_with_retries` when a failure is tried again.
 """
 
@@ -13,13 +13,12 @@ from conch_agent.crashes import ContentLoads
 from conch_agent.load_waits import LoadWaits
 from conch_agent.loader import Loader
 from conch_agent.metrics import ModelMetrics, Phase
+from conch_agent.model_content import ModelContent
 from conch_agent.model_report import ModelSnapshot, build_report
 from conch_agent.model_status import ModelStatus
 from conch_agent.outage_watch import OutageWatch
-from conch_agent.pipeline_folder import find_pipeline, lay_out_pipeline
 from conch_agent.pod import Server
 from conch_agent.policy import has_passed, read_policy
-from conch_agent.prepare import Preparation
 from conch_agent.reasons import Failure
 from conch_agent.repository_model import RepositoryModel
 from conch_agent.retries import Retries, run_with_retries
@@ -40,28 +39,34 @@ class Model:
             server: The Triton that serves it.
             is_warm: True if the pod already serves the model with the content that this source replaces.
         """
-        self.source = source
         self._server = server
         self._settings = server.settings
-        self._triton = server.triton
         self._monitor = server.monitor
         self._models = server.models
         self.metrics = ModelMetrics()
         self._loader = Loader(source.name, server, self.metrics)
         self._warmup = PodWarmup(server.settings, is_warm=is_warm or source.warmup is None)
-        self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
-        self._model: RepositoryModel | None = None
-        self._preparation: Preparation | None = None
         self._outage_watch = OutageWatch(server.settings)
         self._missing_models: tuple[str, ...] = ()  # callees that Triton lacked when this model became ready
         self._log = structlog.get_logger().bind(model=source.name)
         self._status = ModelStatus(self._log)
         self._waits = LoadWaits(source.name, server, self._status)
+        self._content = ModelContent(source, server, self.metrics, self._status, self._waits)
+
+    @property
+    def source(self) -> ModelSource:
+        """The model in the manifest."""
+        return self._content.source
+
+    @property
+    def _model(self) -> RepositoryModel | None:
+        """The model in the repository; None: there is none yet."""
+        return self._content.current
 
     @property
     def is_serving(self) -> bool:
         """True if Triton serves all desired versions, warm and with the trace rate that the model has to have."""
-        has_other_content = self._has_other_content or self._loader.has_lost_content
+        has_other_content = self._content.is_superseded or self._loader.has_lost_content
         is_set_up = self._warmup.is_warm and self._loader.has_trace_rate
         return is_set_up and self.is_loaded and not has_other_content
 
@@ -113,7 +118,7 @@ class Model:
     @property
     def is_laid_out(self) -> bool:
         """True if its files are in the repository. A pipeline has none: it is rendered once its steps serve."""
-        return bool(self.source.steps) or (self._model is not None and not self._has_other_content)
+        return self._content.is_laid_out
 
     @property
     def is_loaded(self) -> bool:
@@ -126,7 +131,7 @@ class Model:
         Raises:
             TritonUnavailableError: Triton does not answer.
         """
-        model = self._model or await run_in_thread(find_pipeline, self.source, self._settings)
+        model = await self._content.find()
         return model is not None and await self._loader.has_content(model)
 
     @property
@@ -137,7 +142,7 @@ class Model:
     @property
     def callees(self) -> tuple[str, ...]:
         """The models that this one calls, once its configuration is read; those of a pipeline are known before."""
-        return self._model.callees if self._model else self._steps_of_pipeline
+        return self._content.callees
 
     @property
     def makes_calls(self) -> bool:
@@ -147,19 +152,7 @@ class Model:
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps of an ensemble, once its configuration is read; those of a pipeline are known before."""
-        return self._model.steps if self._model else self._steps_of_pipeline
-
-    @property
-    def _steps_of_pipeline(self) -> tuple[str, ...]:
-        return tuple(step.model for step in self.source.steps)
-
-    @property
-    def _has_other_content(self) -> bool:
-        """True if the files in the repository are not those of the revision, or of the listing; a pipeline has none."""
-        if self._model is None or self.source.steps:
-            return False
-        has_other_files = bool(self._identity) and self._model.identity != self._identity
-        return has_other_files or bool(self.source.digest and self._model.digest != self.source.digest)
+        return self._content.steps
 
     @property
     def _loads(self) -> ContentLoads:
@@ -173,10 +166,7 @@ class Model:
             source: The source, whose other fields are unchanged.
             identity: Identity of the model's files in the listing of its repository; empty: any files are accepted.
         """
-        self.source = source
-        self._identity = identity
-        if self._preparation:
-            self._preparation.pin(source, identity)
+        self._content.pin(source, identity)
 
     @property
     def report(self) -> ModelReport:
@@ -185,8 +175,7 @@ class Model:
 
     def take_snapshot(self) -> ModelSnapshot:
         """Return what is reported of the model now."""
-        progress = self._preparation.progress if self._preparation else None
-        loader, warmup = self._loader, self._warmup
+        loader, warmup, progress = self._loader, self._warmup, self.metrics.progress
         return ModelSnapshot(
             source=self.source,
             state=self._status.state,
@@ -197,8 +186,8 @@ class Model:
             outage=self._monitor.failure if self._monitor.index is None else None,
             versions=loader.versions,
             model=self._model,
-            bytes_fetched=progress.fetched if progress else 0,
-            bytes_total=progress.total if progress else 0,
+            bytes_fetched=progress.fetched,
+            bytes_total=progress.total,
             fetch_seconds=self._status.compute_fetch_seconds(self._model.seconds if self._model else 0.0),
             load_seconds=loader.load_seconds,
             # One of the manifest has a report of its own.
@@ -243,39 +232,16 @@ class Model:
         Raises:
             Failure: The model cannot be prepared, loaded or warmed.
         """
-        if self.source.steps:
-            self._model = await self._prepare_pipeline()
-        else:
-            async with self._server.slots:
-                self._model = await self._prepare()
-            self._outage_watch.follow(self.source, self._model)
+        model = await self._content.prepare()
+        if not self.source.steps:
+            self._outage_watch.follow(self.source, model)
         retries.record_prepared()
-        await self._serve(self._model, retries)
+        await self._serve(model, retries)
 
     async def _wait_until_due(self) -> None:
         """Wait until a model that ends Triton may be loaded again, or has other content to fetch."""
-        while not self._has_other_content and not self._loads.is_due(self._models, self._loader.index):
+        while not self._content.is_superseded and not self._loads.is_due(self._models, self._loader.index):
             await self._monitor.wait_for_update()
-
-    async def _prepare_pipeline(self) -> RepositoryModel:
-        """Render the ensemble of a pipeline, each time that it is loaded anew: its steps may have changed."""
-        configs = await self._waits.wait_for_steps(self.source)
-        await self._waits.wait_for_load()
-        return await run_in_thread(lay_out_pipeline, self.source, configs, self._settings)
-
-    async def _prepare(self) -> RepositoryModel:
-        """Prepare the model folder in the repository. A retry after a failed load reads the source first."""
-        if self._preparation is None:
-            self._preparation = Preparation(self.source, self._settings, self.metrics, self._server.peers)
-            self._preparation.pin(self.source, self._identity)
-            if existing := await run_in_thread(self._preparation.find_existing):
-                self._log.info("laid out already", digest=existing.digest)
-                return existing
-        current = self._model
-        model = await self._preparation.prepare(current, self._status.set_fetching, self._waits.wait_for_load)
-        if model is not current:
-            self._log.info("laid out", digest=model.digest, bytes=model.size, seconds=model.seconds)
-        return model
 
     async def _serve(self, model: RepositoryModel, retries: Retries) -> None:
         """Load and warm the model when Triton lacks it. Return when the revision has other content, or other checks.
@@ -293,7 +259,7 @@ class Model:
         is_warm = False
         while True:
             states = {version.state for version in self._loader.versions}
-            if self._has_other_content:
+            if self._content.is_superseded:
                 return
             self._loads.raise_failure(self._models, self._loader.index)
             if self._monitor.index is None:
