@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conch.api.kinds import CONFIG_MAP
+from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION
 from conch.events.informer import Cache, Informer
 from conch.shutdown import RestartError
 from conch.write import Server
@@ -124,6 +125,35 @@ async def test_an_object_that_cannot_be_read_hides_no_other(cluster: Cluster, ku
         await call(kube.apply, [config_map("c", error="watched"), config_map("d")], namespace)
         await soon(lambda: known.names == ["b", "d"], "the next one is known")
         assert len(known.retained) == 1, "the watch goes on"
+
+
+def create_unfit(kube: Kube, namespace: str, folder: Path, name: str) -> None:
+    """Create a ControllerRevision whose `data` is no Unicode: the API server stores and sends it as it came."""
+    body: Object = {
+        "apiVersion": CONTROLLER_REVISION.api_version,
+        "kind": CONTROLLER_REVISION.name,
+        "metadata": {"name": name, "labels": {"a": "b"}},
+        "revision": 1,
+        "data": {"half": "\ud83d", "bytes": "the bytes", "number": 2**64},
+    }
+    file = folder / name
+    file.write_bytes(json.dumps(body).encode().replace(b"the bytes", b"\xff\xed\xa0\x80"))
+    kube.feed(file, "create", f"--raw={CONTROLLER_REVISION.path(namespace)}", "--filename=-")
+
+
+async def test_a_text_that_is_no_unicode_ends_no_list_and_no_watch(
+    cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path
+) -> None:
+    await call(create_unfit, kube, namespace, tmp_path, "listed")
+    async with informed(cluster.kubeconfig, Listing(CONTROLLER_REVISION, namespace, "a=b")) as known:
+        await call(create_unfit, kube, namespace, tmp_path, "watched")
+        await soon(lambda: known.names == ["listed", "watched"], "both are known")
+        assert len(known.retained) == 1, "the watch goes on"
+        for body in known.objects.values():
+            assert body["revision"] == 1
+            assert body["data"]["half"] == "\N{REPLACEMENT CHARACTER}"
+            assert set(body["data"]["bytes"]) == {"\N{REPLACEMENT CHARACTER}"}
+            assert body["data"]["number"] == 2**64
 
 
 async def forgets(faults: Faults, lines: Lines) -> Lines:

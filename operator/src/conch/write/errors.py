@@ -4,11 +4,11 @@ import re
 from typing import Any, Final
 
 import aiohttp
-import msgspec
 
 from conch.api.text import clean
 from conch.observe.fields import mapping, mappings
 from conch.observe.fields import text as string
+from conch.write.encoding import decode
 from conch_contract.parsing import parse_json
 
 # Reasons of calls without an answer of an API server.
@@ -119,7 +119,7 @@ def read_object(host: str, status: int, text: bytes | str) -> dict[str, Any]:
         CallError: the server at that address is no API server.
     """
     try:
-        parsed = msgspec.json.decode(text)
+        parsed = decode(text)
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
