@@ -1,7 +1,11 @@
 """Contests: immediate writes, deferred writes, their delays, and the end of a contest."""
 
+import asyncio
 import itertools
+from collections.abc import AsyncIterator
 from typing import Any, cast
+
+import pytest
 
 from conch.api.kinds import AUTOSCALER, CONFIG_MAP, DEPLOYMENT, HTTP_ROUTE, SERVICE, Ref, ServiceKey
 from conch.contests import FIRST_DELAY, LONGEST_DELAY, QUIET, SHORT_DELAY, WINDOW, WRITES, Contest, Contests
@@ -9,6 +13,7 @@ from conch.observe import SignaturePolicies, Store
 from conch.observe.managers import find_managers
 from conch.plan import ABSENT, Apply, Delete
 from conch.reconcile import Reconciler
+from conch.signals import Agents, Capacities, Collector, Warnings
 from tests.unit.simulation import build_manifest
 
 KEY = ServiceKey("demo", "magika")
@@ -221,14 +226,17 @@ class Overwritten:
     def __init__(self) -> None:
         self.now, self.writes, self.store, nothing = 0.0, 0, Store(), cast("Any", None)
         self.body = build_manifest(uri=cast("Any", 7))
+        self.lists = asyncio.Event()  # set whenever events are listed
+        self.agents, self.collector = Agents(self.queue), Collector(self.queue)
+        self.warnings = Warnings(self.queue, self.read_warning, period=0.001)
         self.reconcile = Reconciler(
             store=self.store,
             gateways=None,
             policies=SignaturePolicies(""),
-            agents=nothing,
-            collector=nothing,
-            capacities=nothing,
-            warnings=nothing,
+            agents=self.agents,
+            collector=self.collector,
+            capacities=Capacities(self.queue, nothing),
+            warnings=self.warnings,
             claims=cast("Any", self),
             contests=Contests(),
             writer=cast("Any", self),
@@ -242,6 +250,16 @@ class Overwritten:
         self.put({})
 
     installation = "conch-system/conch-operator"
+
+    def queue(self, _key: ServiceKey) -> None:
+        """Queue nothing: the test reconciles."""
+
+    async def read_warning(self, _namespace: str, _uid: str) -> None:
+        self.lists.set()
+
+    async def close(self) -> None:
+        for signal in (self.agents, self.collector, self.warnings):
+            await signal.close()
 
     async def is_ours(self, _key: ServiceKey, _body: object) -> bool:
         return True
@@ -260,9 +278,15 @@ class Overwritten:
         self.store.put(self.body)
 
 
-async def test_a_status_that_is_put_off_is_written_when_its_delay_is_over() -> None:
-    """No event arrives: the other writer makes no further write."""
+@pytest.fixture
+async def story() -> AsyncIterator[Overwritten]:
     story = Overwritten()
+    yield story
+    await story.close()
+
+
+async def test_a_status_that_is_put_off_is_written_when_its_delay_is_over(story: Overwritten) -> None:
+    """No event arrives: the other writer makes no further write."""
     for _ in range(WRITES):
         assert (await story.reconcile(KEY)).wait in {None, FIRST_DELAY}
         story.put({})
@@ -272,3 +296,15 @@ async def test_a_status_that_is_put_off_is_written_when_its_delay_is_over() -> N
     story.now += FIRST_DELAY
     await story.reconcile(KEY)
     assert story.writes == WRITES + 1
+
+
+async def test_nothing_is_read_in_the_background_for_a_service_that_cannot_be_read(story: Overwritten) -> None:
+    """Its pods may be gone, and other pods may have their addresses: no reconcile names them."""
+    story.warnings.request(KEY, ["stuck"])
+    for _ in range(3):
+        await asyncio.wait_for(story.lists.wait(), 20)
+        story.lists.clear()
+    await story.reconcile(KEY)
+    story.lists.clear()
+    await asyncio.sleep(0.02)
+    assert not story.lists.is_set()

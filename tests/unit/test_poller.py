@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable
 
@@ -24,7 +25,7 @@ class Outside:
 
     def __init__(self) -> None:
         self.value: int | None = 1
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.polls: list[tuple[ServiceKey, str, int | None]] = []
         self.ends: list[float] = []
         self.gate = asyncio.Event()
@@ -32,8 +33,8 @@ class Outside:
         self.enqueued: list[ServiceKey] = []
 
     def poller(self, **options: object) -> Poller[str, str, int]:
-        defaults = {"period": lambda _: LONG}
-        return Poller(self.enqueued.append, self.poll, FairLimiter(4), **(defaults | options))  # type: ignore[arg-type]
+        defaults = {"poll": self.poll, "period": lambda _: LONG}
+        return Poller(self.enqueued.append, limiter=FairLimiter(4), **(defaults | options))  # type: ignore[arg-type]
 
     async def poll(self, key: ServiceKey, target: str, last: int | None) -> int | None:
         self.polls.append((key, target, last))
@@ -239,6 +240,61 @@ async def test_a_poll_that_raises_ends_no_lease() -> None:
     outside.error = None
     await until(lambda: outside.enqueued)
     assert poller.request(ONE, A) == {"a": 1}
+    poller.close()
+
+
+async def test_a_poll_that_awaits_what_another_task_has_cancelled_ends_no_lease() -> None:
+    outside = Outside()
+    outside.error = asyncio.CancelledError()
+    poller = outside.poller(period=lambda _: 0.001, lease=math.inf)
+    with capture_logs() as logs:
+        poller.request(ONE, A)
+        await until(lambda: len(outside.polls) > 2)
+    assert {entry["event"] for entry in logs} == {"poll failed"}
+    outside.error = None
+    await until(lambda: outside.enqueued)
+    assert poller.request(ONE, A) == {"a": 1}
+    poller.close()
+
+
+async def test_a_comparison_that_raises_is_logged_and_ends_no_lease() -> None:
+    outside = Outside()
+    compared: list[int] = []
+
+    def is_news(_last: int | None, value: int) -> bool:
+        compared.append(value)
+        if len(compared) == 1:
+            raise RuntimeError("a mistake in the comparison")
+        return True
+
+    poller = outside.poller(period=lambda _: 0.001, lease=LONG, is_news=is_news)
+    with capture_logs() as logs:
+        poller.request(ONE, A)
+        await until(lambda: outside.enqueued)
+    assert [entry["event"] for entry in logs] == ["poll failed"]
+    poller.close()
+
+
+@pytest.mark.parametrize("lease", [0.0, LONG, math.inf])
+async def test_a_poll_that_ends_in_spite_of_its_cancellation_is_forgotten_all_the_same(lease: float) -> None:
+    outside, ends = Outside(), asyncio.Event()
+
+    async def poll(*arguments: object) -> int | None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await outside.poll(*arguments)  # type: ignore[arg-type]
+        ends.set()
+        return 2
+
+    outside.gate.clear()
+    poller = outside.poller(poll=poll, period=lambda _: 0.001, lease=lease)
+    poller.request(ONE, A)
+    await settle()
+    poller.request(ONE, {})
+    poller.request(ONE, {"b": "http://b"})
+    await asyncio.wait_for(ends.wait(), DEADLINE)
+    await asyncio.sleep(0.01)
+    assert [target for _, target, _ in outside.polls] == ["http://a", "http://b"]
+    assert (outside.enqueued, list(poller._entries[ONE])) == ([], ["b"])
     poller.close()
 
 

@@ -139,15 +139,20 @@ class Reconciler:
     def _forget(self, key: ServiceKey) -> None:
         """Drop all state of a service that is gone, or that another installation serves."""
         self.contests.forget(key)
+        self._end_requests(key)
+        self.writer.forget(key)
+        self.writes.count(key, ())
+
+    def _end_requests(self, key: ServiceKey) -> None:
+        """Let nothing be read in the background for a service. Without this, its pods are polled for ever."""
         self.agents.request(key, ())
         self.warnings.request(key, ())
         self.collector.request(key, (), MeasurementRequest())
         self.capacities.request(key, waits=False)
-        self.writer.forget(key)
-        self.writes.count(key, ())
 
     async def _report_unreadable(self, key: ServiceKey, service: Unreadable) -> "Outcome":
         """Report why a service is not reconciled, and read again the objects that were not kept."""
+        self._end_requests(key)
         status = build_unreadable_status(service, self.clock())
         if not await self._update_status(key, service.uid, Status.lenient(service.status), status):
             return Outcome()

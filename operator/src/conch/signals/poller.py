@@ -105,6 +105,8 @@ class Poller(Generic[Name, Target, Value]):
     async def _run(self, key: ServiceKey, name: Name, entry: _Entry[Target, Value]) -> None:
         """Poll a target once, and plan the next poll while its lease lasts; forget it when the lease has expired."""
         is_news = await self._update(key, entry)
+        if _is_cancelled():  # the poll has ended in spite of it, and the target is forgotten
+            return
         entry.task = None
         idle = entry.ended - entry.requested
         if idle < self.lease:
@@ -122,10 +124,19 @@ class Poller(Generic[Name, Target, Value]):
         try:
             async with self.limiter.turn(key.namespace):
                 value = await self.poll(key, entry.target, entry.value)
-        except Exception:  # noqa: BLE001  an error of one poll ends no other; without an answer, the last value stays
+            is_news = value is not None and self.is_news(entry.value, value)
+        except (Exception, asyncio.CancelledError):  # an error of one poll ends no other, and not the next one
+            if _is_cancelled():
+                raise
             _log.exception("poll failed", service=str(key))
-            value = None
+            return False
         finally:
             entry.ended = asyncio.get_running_loop().time()
-        last, entry.value = entry.value, entry.value if value is None else value
-        return value is not None and self.is_news(last, value)
+        entry.value = entry.value if value is None else value
+        return is_news
+
+
+def _is_cancelled() -> bool:
+    """Whether this task is cancelled. A poll also raises CancelledError where it awaits a future that is."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
