@@ -1,5 +1,6 @@
 """The store survives what watches do: repeats, delays, disorder, and missed deletions."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -103,6 +104,25 @@ def test_the_answer_to_a_write_that_comes_after_a_list_without_the_object_does_n
     store.retain(CONFIG_MAP, "demo", frozenset(), 9)
     assert store.put(child(7)) is None
     assert store.put(child(11)) == KEY, "it lost the label, and has it again"
+
+
+@pytest.mark.parametrize("place", ["", "demo"])
+async def test_the_answer_to_a_creation_that_comes_after_a_list_without_the_object_is_no_object(place: str) -> None:
+    """It was deleted before the list, and no event reports this: its service would wait for it for ever."""
+    handlers = EventHandlers(Store(), None, WorkQueue())
+    handlers.retain(CONFIG_MAP, place, frozenset(), 9)
+    handlers.handle_written(child(7))
+    assert text(handlers.store) is None
+    assert await asyncio.wait_for(handlers.queue.get(), 20) == KEY, "it is created again"
+    handlers.queue.done(KEY)
+    handlers.handle_written(child(7))
+    assert handlers.queue.idle, "such as when a policy removes its label, so that no list has it"
+    handlers.handle_written(child(10, uid="u2", text="new"))
+    assert text(handlers.store) == "new"
+    handlers.retain(CONFIG_MAP, place, frozenset({"u2"}), 12)
+    handlers.handle_written(child(11, uid="u2", text="newer"))
+    assert text(handlers.store) == "newer", "the list has it, in a version of its own"
+    handlers.queue.close()
 
 
 def test_an_object_that_the_cluster_serves_again_is_stored_again_in_the_same_version() -> None:

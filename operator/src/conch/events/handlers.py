@@ -68,7 +68,7 @@ class EventHandlers:
         ref, before, generation = ref_of(body), None, self._generation(body)
         if ref.kind == INFERENCE_SERVICE and (key := owner_key(body)) is not None:
             before = _drop_status(self.store.get(key, ref))
-        key = self.store.put(body)
+        key = self.store.put_written(body)
         if key is not None and (before is None or before != _drop_status(self.store.get(key, ref))):
             cause = self._find_cause(body, generation)
             for affected in {key, owner_key(body) or key}:

@@ -71,11 +71,25 @@ class Store:
         self._services: Counter[str] = Counter()  # by namespace
         self._foreign: Counter[str] = Counter()  # by namespace
         self._dead = Tombstones[int]()  # the last versions of deleted objects
+        self._lists: dict[tuple[Kind, str], int] = {}  # versions of the last lists, by kind and namespace
         # The controllers of deleted ReplicaSets, whose pods end later.
         self.past_owners = Tombstones[str | None]()
         self._summaries: dict[ServiceKey, _Summary] = {}
         self.hostnames = Hostnames()
         self.routes = ForeignRoutes()
+
+    def put_written(self, body: Mapping[str, Any]) -> ServiceKey | None:
+        """Add or replace an object of the response to a write.
+
+        An unknown object that a newer list does not have is gone, and no event reports it: its service needs it again.
+        """
+        key, uid = owner_key(body), body["metadata"]["uid"]
+        if key is not None and uid not in self._homes and uid not in self._dead.of(key.namespace):
+            listed = max(self._lists.get((kind_of(body), place), -1) for place in ("", key.namespace))
+            if int(body["metadata"]["resourceVersion"]) <= listed:
+                self._dead.put(key.namespace, uid, listed)
+                return key
+        return self.put(body)
 
     def put(self, body: Mapping[str, Any]) -> ServiceKey | None:
         """Add or replace an object, of a watch event or of the response to a write.
@@ -197,6 +211,7 @@ class Store:
             serve the kind. When it serves the kind again, the same objects may exist, in the same versions.
         """
         changed: set[ServiceKey] = set()
+        self._lists[kind, namespace] = -1 if version is None else version
         for key in [key for key in self._objects if namespace in {"", key.namespace}]:
             for ref, entry in list(self._objects[key].items()):
                 if ref.kind != kind or entry.uid in uids or (version is not None and entry.version > version):
