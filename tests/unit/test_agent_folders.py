@@ -13,6 +13,7 @@ import pytest
 from conch_agent import folders
 from conch_agent.folders import empty_trash, find_trash, list_trash, put_in_place, remove_folder
 from conch_agent.layout import Plan, build_folder
+from tests.support.namespaces import make_read_only, mount_disk, run_apart
 
 FILES = 300
 
@@ -96,6 +97,22 @@ def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path: Path) 
     empty_trash(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
     empty_trash(tmp_path / "absent")
+
+
+def test_what_cannot_be_deleted_stays_and_ends_no_agent(tmp_path: Path) -> None:
+    """The disk of a node may become read-only. Its models are laid out, and the agent has nothing to write."""
+    link, loop, folder = (find_trash(tmp_path, name) for name in ("link", "loop", "folder"))
+
+    def story() -> None:
+        mount_disk(tmp_path, 1 << 20)
+        link.symlink_to(tmp_path / "away")
+        loop.symlink_to(loop)
+        folder.mkdir()
+        make_read_only(tmp_path)
+        empty_trash(tmp_path)
+        assert set(tmp_path.iterdir()) == {link, loop, folder}
+
+    run_apart(story)
 
 
 def test_a_link_that_leads_nowhere_is_replaced_and_removed(tmp_path: Path) -> None:

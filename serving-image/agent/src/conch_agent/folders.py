@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -107,13 +108,14 @@ def remove_folder(folder: Path, trash: Path) -> None:
 
 
 def delete_tree(folder: Path) -> None:
-    """Delete a folder, or a symbolic link and the folder to which it leads; an absent one is none.
+    """Delete a folder, or a symbolic link and the folder to which it leads. What cannot be deleted stays.
 
     Args:
-        folder: The folder.
+        folder: The folder; an absent one is none.
     """
-    if folder.is_symlink():
-        shutil.rmtree(folder.resolve(), ignore_errors=True)
-        folder.unlink()
-    else:
+    if not folder.is_symlink():
         shutil.rmtree(folder, ignore_errors=True)
+        return
+    shutil.rmtree(os.path.realpath(folder), ignore_errors=True)  # Path.resolve raises where a link leads to itself
+    with suppress(OSError):
+        folder.unlink()
