@@ -53,17 +53,14 @@ async def serve_metrics(settings: MetricsSettings, server: Server, watches: Serv
     certificate = registration.issue_first()
     pods, scraper = Pods(), Scraper(time.monotonic, settings.window)
     listener = Listener(MetricsApi(pods, scraper, Access(server), proxy).app(), settings.port, context)
-    try:
-        async with listener, asyncio.TaskGroup() as group:
-            for namespace in settings.namespaces or ("",):
-                cache = Cache(pods.put, pods.discard, partial(pods.retain, namespace))
-                informer = Informer(watches, Listing(POD, namespace, names.LABEL_SERVICE), cache)
-                group.create_task(informer.run())
-            group.create_task(registration.keep(certificate))
-            group.create_task(_prune(pods, scraper))
-            group.create_task(_restart_on_change(server, proxy))
-    finally:
-        await scraper.close()
+    async with listener, asyncio.TaskGroup() as group:
+        for namespace in settings.namespaces or ("",):
+            cache = Cache(pods.put, pods.discard, partial(pods.retain, namespace))
+            informer = Informer(watches, Listing(POD, namespace, names.LABEL_SERVICE), cache)
+            group.create_task(informer.run())
+        group.create_task(registration.keep(certificate))
+        group.create_task(_prune(pods, scraper))
+        group.create_task(_restart_on_change(server, proxy))
 
 
 async def _prune(pods: Pods, scraper: Scraper) -> None:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-import aiohttp
 import structlog
 from prometheus_client import Counter
 
@@ -17,7 +16,7 @@ from conch_contract import names
 
 # Seconds for which a reading is current: an autoscaler requests its metrics one after the other.
 _SAME_READING_SECONDS: Final = 1.0
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)  # seconds; Triton answers from memory, and the autoscaler waits
+_SECONDS: Final = 2.0  # for a page; Triton answers from memory, and the autoscaler waits
 _CONCURRENCY: Final = 256  # pods that are read at a time
 
 _scrapes = Counter("conch_metrics_scrapes", "Readings of serving pods, by result.", ["result"])
@@ -31,16 +30,9 @@ class Scraper:
         self._clock = clock
         self._window = window
         self._port = port
-        # Connections stay open between an autoscaler's requests; otherwise each request costs a handshake for each pod.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False, connector=connector)
         self._readings: dict[str, tuple[Reading, ...]] = {}
         self._reading: dict[str, asyncio.Task[Reading | None]] = {}
         self._limiter = FairLimiter(_CONCURRENCY)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._session.close()
 
     async def scrape(self, pods: Sequence[ServingPod]) -> Mapping[str, Rates]:
         """Scrape pods, and return their rates by uid. Pods that do not answer are absent."""
@@ -71,7 +63,7 @@ class Scraper:
     async def _read(self, pod: ServingPod) -> Reading | None:
         try:
             async with self._limiter.turn(pod.namespace):
-                text = await read_page(self._session, pod.ip, self._port)
+                text = await read_page(pod.ip, self._port, seconds=_SECONDS)
             reading = Reading(self._clock(), read_load(text, pod.model))
         except (PageError, ValueError, LookupError) as error:
             _scrapes.labels("failed").inc()

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
-import aiohttp
-
 from conch.api.kinds import ServiceKey
 from conch.api.text import read_json
 from conch.decide import ReportRequest
@@ -16,7 +14,7 @@ from conch.signals.poller import Poller
 from conch.signals.reader import Reader
 from conch_contract import AgentReport, names
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)  # seconds; an agent answers from memory
+_SECONDS: Final = 3.0  # for a report; an agent answers from memory
 _POLLS: Final = 64  # pods at a time
 # Values of a report, counted by their separators. Parsing takes about 1.5 µs for each; a file whose object version is
 # reported is one.
@@ -31,15 +29,13 @@ class Agents:
     ) -> None:
         self._port = port
         self._reader = reader or Reader()
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
         self._poller = Poller[str, ReportRequest, AgentReport](
             enqueue, self._poll, FairLimiter(_POLLS), period=lambda request: request.period, lease=math.inf
         )
 
     async def close(self) -> None:
-        """Cancel the polls and close the connections."""
+        """Cancel the polls."""
         self._poller.close()
-        await self._session.close()
 
     def request(self, key: ServiceKey, requests: Iterable[ReportRequest]) -> Mapping[str, AgentReport]:
         """Return the known reports by the uids of their pods.
@@ -50,7 +46,7 @@ class Agents:
 
     async def _poll(self, key: ServiceKey, request: ReportRequest, _: AgentReport | None) -> AgentReport | None:
         try:
-            page = await read_page(self._session, request.pod.ip, self._port, names.STATUS_PATH)
+            page = await read_page(request.pod.ip, self._port, names.STATUS_PATH, seconds=_SECONDS)
             return await self._reader.read(key.namespace, partial(read_report, page))
         except (PageError, ValueError):
             return None

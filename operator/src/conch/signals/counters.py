@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-import aiohttp
-
 from conch.api.kinds import ServiceKey
 from conch.api.text import clean
 from conch.observe import Pod
@@ -27,7 +25,7 @@ from conch_contract import names
 
 PERIOD: Final = 2.0  # seconds between two readings of a service
 _LEASE: Final = 60.0  # seconds
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)  # seconds; Triton answers from memory
+_SECONDS: Final = 3.0  # for a page; Triton answers from memory
 _SERVICES: Final = 32  # at a time
 _PODS: Final = 32  # at a time
 _WORDS: Final = 200  # bytes of the parser's own words
@@ -62,7 +60,6 @@ class Counters:
     ) -> None:
         self._clock = clock
         self._port = port
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
         self._limiter = FairLimiter(_PODS)
         self._reader = reader or Reader()
         self._poller = Poller[ServiceKey, _Target, Mapping[str, _Counts]](
@@ -70,9 +67,8 @@ class Counters:
         )
 
     async def close(self) -> None:
-        """Cancel the readings and close the connections."""
+        """Cancel the readings."""
         self._poller.close()
-        await self._session.close()
 
     def request(self, key: ServiceKey, pods: Iterable[Pod], models: Mapping[str, str]) -> Mapping[str, History]:
         """Return the histories of these revisions by name, and keep reading their pods.
@@ -117,7 +113,7 @@ class Counters:
         """Return the counters that a pod has of its model, or the reason why they cannot be read."""
         try:
             async with self._limiter.turn(namespace):
-                page = await read_page(self._session, pod.ip, self._port)
+                page = await read_page(pod.ip, self._port, seconds=_SECONDS)
                 return await self._reader.read(namespace, partial(read_metrics, page, model))
         except PageError as error:
             return f"pod {pod.name} {error}"

@@ -1,12 +1,26 @@
-"""Reads pages of pods over HTTP. A pod is the user's: its answer has a maximum size, and no redirect is followed."""
+"""Reads pages of pods over HTTP. A pod is the user's: what it sends is bounded in bytes, time and work.
 
-from typing import Final
+The client is our own, and HTTP/1.0 (RFC 1945): one answer, without interim answers and without chunks. Clients of
+HTTP/1.1 parse any number of both, before a limit on the body counts: one pod keeps the event loop busy with them. The
+socket is read up to a thousand times a second, so that packets of one byte cost no more than whole pages.
+"""
 
-import aiohttp
+import asyncio
+import http.client
+import io
+import re
+import socket
+from dataclasses import dataclass
+from typing import Final, Self
 
-from conch.bodies import TooLargeError, read_body
+from conch.bodies import TooLargeError
 
 _LIMIT: Final = 1 << 20  # bytes; metrics are tens of kilobytes, a report of the agent is kilobytes
+_HEAD_LIMIT: Final = 16 << 10  # bytes of status line and headers
+_PAUSE_SECONDS: Final = 0.001  # between two reads of a socket
+_DIGITS: Final = 18  # of a length: more bytes than a page may have
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
 
 NOT_A_PAGE: Final = "has metrics that cannot be read"
 METRICS_PATH: Final = "/metrics"
@@ -16,21 +30,97 @@ class PageError(Exception):
     """There is no page: why, as the rest of a sentence that begins with the pod."""
 
 
-async def read_page(session: aiohttp.ClientSession, ip: str, port: int, path: str = METRICS_PATH) -> str:
+async def read_page(ip: str, port: int, path: str = METRICS_PATH, *, seconds: float) -> str:
     """Return a page of a pod, by default that of its metrics.
+
+    Args:
+        ip: Address of the pod.
+        port: Port of the pod.
+        path: Path of the page.
+        seconds: Maximum duration, from the connection until the whole page is here.
 
     Raises:
         PageError: the pod does not answer, or not with a page.
     """
-    host = f"[{ip}]" if ":" in ip else ip
     try:
-        async with session.get(f"http://{host}:{port}{path}", allow_redirects=False) as answer:
-            if answer.status != 200:
-                raise PageError(f"answers {path} with HTTP status {answer.status}")
-            return (await read_body(answer.content, _LIMIT)).decode()
+        async with asyncio.timeout(seconds):
+            return (await _request(ip, port, path)).decode()
     except TooLargeError as error:
         raise PageError(f"has {error} of metrics") from error
     except UnicodeDecodeError as error:
         raise PageError(NOT_A_PAGE) from error
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except OSError as error:  # a TimeoutError too
         raise PageError(f"does not answer at port {port} ({type(error).__name__})") from error
+
+
+async def _request(ip: str, port: int, path: str) -> bytes:
+    """Send a request, and return the body of the answer.
+
+    Raises:
+        OSError: there is no connection, or it breaks.
+        PageError: the answer is no page.
+        TooLargeError: the answer is too large.
+    """
+    host, loop = f"[{ip}]" if ":" in ip else ip, asyncio.get_running_loop()
+    request = f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\nUser-Agent: conch\r\n\r\n".encode()
+    received, head = bytearray(), None
+    most = _HEAD_LIMIT + _LIMIT
+    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET) as connection:
+        connection.settimeout(0)  # the event loop waits
+        await loop.sock_connect(connection, (ip, port))
+        await loop.sock_sendall(connection, request)
+        while len(received) <= most and (piece := await loop.sock_recv(connection, _LIMIT)):
+            received += piece
+            head = head or _Head.read(received, path)
+            if head and head.end is not None and head.end <= len(received):
+                break
+            await asyncio.sleep(_PAUSE_SECONDS)
+    if head is None or len(received) < (head.end or 0):
+        raise PageError(f"ends its answer to {path} too early")
+    body = bytes(received[head.size : head.end])
+    if len(body) > _LIMIT:
+        raise TooLargeError(_LIMIT)
+    return body
+
+
+@dataclass(frozen=True)
+class _Head:
+    """Status line and headers of an answer that has a page.
+
+    Attributes:
+        size: In bytes.
+        end: Of the whole answer, in bytes; None: the connection ends with it.
+    """
+
+    size: int
+    end: int | None
+
+    @classmethod
+    def read(cls, received: bytearray, path: str) -> Self | None:
+        """Return the head of an answer; None: it is not whole yet.
+
+        Raises:
+            PageError: the answer is no page.
+            TooLargeError: the answer declares that it is too large.
+        """
+        size = received.find(_END_OF_HEAD, 0, _HEAD_LIMIT) + len(_END_OF_HEAD)
+        if size < len(_END_OF_HEAD):
+            if len(received) > _HEAD_LIMIT:
+                raise PageError(f"answers {path} with more than {_HEAD_LIMIT >> 10} KiB of headers")
+            return None
+        status, _, rest = bytes(received[:size]).partition(b"\r\n")
+        code = _STATUS.match(status + b"\r")
+        if code is None:
+            raise PageError(f"does not answer {path} by HTTP")
+        if int(code[1]) != http.client.OK:
+            raise PageError(f"answers {path} with HTTP status {int(code[1])}")
+        try:
+            headers = http.client.parse_headers(io.BytesIO(rest))
+        except http.client.HTTPException as error:
+            raise PageError(f"answers {path} with headers that cannot be read") from error
+        length = headers.get("Content-Length", "")
+        if "Transfer-Encoding" in headers or (length and not (length.isascii() and length.isdigit())):
+            raise PageError(f"answers {path} with headers that HTTP/1.0 does not have")
+        if int(length[:_DIGITS] or 0) > _LIMIT:
+            raise TooLargeError(_LIMIT)
+        return cls(size, size + int(length) if length else None)
