@@ -228,7 +228,7 @@ class Overwritten:
         self.body = build_manifest(uri=cast("Any", 7))
         self.lists = asyncio.Event()  # set whenever events are listed
         self.agents, self.collector = Agents(self.queue), Collector(self.queue)
-        self.warnings = Warnings(self.queue, self.read_warning, period=0.001)
+        self.warnings = Warnings(self.queue, self.read_warning)
         self.reconcile = Reconciler(
             store=self.store,
             gateways=None,
@@ -300,7 +300,7 @@ async def test_a_status_that_is_put_off_is_written_when_its_delay_is_over(story:
 
 async def test_nothing_is_read_in_the_background_for_a_service_that_cannot_be_read(story: Overwritten) -> None:
     """Its pods may be gone, and other pods may have their addresses: no reconcile names them."""
-    story.warnings.request(KEY, ["stuck"])
+    story.warnings.request(KEY, {"stuck": 0.001})
     for _ in range(3):
         await asyncio.wait_for(story.lists.wait(), 20)
         story.lists.clear()

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from conch.api.kinds import JOB, POD, Ref, ServiceKey
+from conch.decide import find_stuck_objects
 from conch.observe import Finding
 from conch.signals import Warnings
 from tests.unit.simulation import KEY, Cluster, build_manifest
@@ -45,6 +46,19 @@ def test_a_pod_that_has_a_node_and_does_not_start_reports_the_event(event: Findi
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
     assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_events_of_a_pod_that_is_stuck_for_long_are_listed_less_often() -> None:
+    cluster = Cluster(build_manifest())
+    cluster.settle()
+    uid = put_starting_pod(cluster, cluster.decision().wanted)
+    began, periods = cluster.now, []
+    for seconds in (5, 11, 200, 86_400):
+        cluster.now = began + seconds
+        periods.append(find_stuck_objects(cluster.snapshot()).get(uid))
+    assert periods[:2] == [None, 9], "it may take a moment"
+    assert periods[3] == 60
+    assert periods[2] == pytest.approx(20, abs=1)
 
 
 def test_an_old_event_of_another_kind_is_no_reason() -> None:
@@ -96,16 +110,16 @@ async def test_events_of_each_stuck_object_are_requested_once_a_period_and_a_new
             again.set()
         return MOUNT if uid == "a" else None
 
-    warnings = Warnings(woken.put_nowait, read_event, period=0.05)
-    assert warnings.request(KEY, ["a", "b"]) == {}
+    warnings, both = Warnings(woken.put_nowait, read_event), {"a": 0.05, "b": 0.05}
+    assert warnings.request(KEY, both) == {}
     assert await asyncio.wait_for(woken.get(), 5) == KEY
-    assert warnings.request(KEY, ["a", "b"]) == {"a": MOUNT}
+    assert warnings.request(KEY, both) == {"a": MOUNT}
     await asyncio.sleep(0)
     assert requests == [(KEY.namespace, "a"), (KEY.namespace, "b")], "one request a period"
-    assert warnings.request(KEY, ["a"]) == {"a": MOUNT}
+    assert warnings.request(KEY, {"a": 0.05}) == {"a": MOUNT}
     await asyncio.wait_for(again.wait(), 5)
     assert set(requests[2:]) == {(KEY.namespace, "a")}
     assert woken.empty(), "the same event wakes no service"
-    assert warnings.request(KEY, []) == {}
-    assert warnings.request(KEY, ["a"]) == {}, "an object that is no longer stuck is removed"
+    assert warnings.request(KEY, {}) == {}
+    assert warnings.request(KEY, {"a": 0.05}) == {}, "an object that is no longer stuck is removed"
     await warnings.close()

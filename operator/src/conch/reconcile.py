@@ -146,7 +146,7 @@ class Reconciler:
     def _end_requests(self, key: ServiceKey) -> None:
         """Let nothing be read in the background for a service. Without this, its pods are polled for ever."""
         self.agents.request(key, ())
-        self.warnings.request(key, ())
+        self.warnings.request(key, {})
         self.collector.request(key, (), MeasurementRequest())
         self.capacities.request(key, waits=False)
 

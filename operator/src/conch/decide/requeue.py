@@ -38,6 +38,9 @@ MAX_CHECK_SECONDS: Final = 30.0
 ADMISSION_SECONDS: Final = 20.0
 # Seconds from a pod's node to its first container, and from a Job to its first pod, before their events are listed.
 START_PATIENCE: Final = 10.0
+# Seconds between two lists of the events of an object that does not start: at first, and at most.
+MIN_EVENTS_SECONDS: Final = 9.0
+MAX_EVENTS_SECONDS: Final = 60.0
 # Seconds for which reports of pods that are ready are awaited, where a network policy prevents them; then the seconds
 # between two reads, while the status has a warning that ends without an event.
 REPORT_PATIENCE: Final = 60.0
@@ -83,11 +86,19 @@ def _report_seconds(pod: Pod, now: float) -> float:
     return min(max(MIN_REPORT_SECONDS, awaited / 10), MAX_REPORT_SECONDS)
 
 
-def find_stuck_objects(snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the uids of Jobs and pods that do not start, for reasons that only events contain."""
+def find_stuck_objects(snapshot: Snapshot) -> Mapping[str, float]:
+    """Return the uids of Jobs and pods that do not start, for reasons that only events contain.
+
+    Each with the seconds between two lists of its events, a tenth of those for which it has been stuck.
+    """
     since = {uid: created_at(job) for uid, job in snapshot.idle_jobs.items()}
     since |= {pod.uid: pod.status["readySince"] for pod in snapshot.pods if not pod.leaving and is_starting(pod)}
-    return tuple(uid for uid, time in since.items() if time and snapshot.now - parse_time(time) >= START_PATIENCE)
+    ages = {uid: snapshot.now - parse_time(time) for uid, time in since.items() if time}
+    return {
+        uid: min(max(MIN_EVENTS_SECONDS, age / 10), MAX_EVENTS_SECONDS)
+        for uid, age in ages.items()
+        if age >= START_PATIENCE
+    }
 
 
 @dataclass(frozen=True)
