@@ -73,7 +73,16 @@ async def test_edits_creations_and_all_else_of_a_namespace_take_turns() -> None:
         queue.add(key)
     for name, cause in (("m", Cause.CREATION), ("n", Cause.CREATION), ("x", Cause.EDIT), ("y", Cause.EDIT)):
         queue.add(ServiceKey("one", name), cause)
-    assert [(await take(queue)).name for _ in range(7)] == ["x", "m", "a", "y", "n", "b", "c"]
+    assert [(await take(queue)).name for _ in range(7)] == ["x", "m", "y", "n", "a", "b", "c"]
+
+
+async def test_creations_have_four_of_five_turns_without_edits() -> None:
+    queue = WorkQueue()
+    for key in (A, B):
+        queue.add(key)
+    for number in range(6):
+        queue.add(ServiceKey("one", str(number)), Cause.CREATION)
+    assert "".join([(await take(queue)).name for _ in range(8)]) == "0123a45b"
 
 
 async def test_a_queued_key_that_is_edited_moves_up_and_is_worked_on_once() -> None:

@@ -285,7 +285,7 @@ async def test_edited_services_new_ones_and_those_whose_status_alone_changed_tak
     for name in ("new", "newer"):
         handlers.handle(build_service(1, 1, name))
     handle(handlers, build_service(3, 2))
-    assert [(await queue.get()).name for _ in range(4)] == ["magika", "new", "other", "newer"]
+    assert [(await queue.get()).name for _ in range(4)] == ["magika", "new", "newer", "other"]
 
 
 def replica_set(uid: str, version: int) -> dict[str, Any]:
