@@ -45,13 +45,13 @@ class Size:
         cpu_ms_each: processor time of each of those.
         mib: resident memory, in MiB.
         kib_each: the difference to the operator without services, in KiB a service.
-        rest_percent: of a core, while nothing happens.
         edit_p50_ms: of a user's edits, one after the other, each until the Deployment has changed.
         edit_p99_ms: likewise.
         restart_seconds: of a new process, until it has reconciled all services.
         restart_cpu_seconds: its processor time until then.
         restart_writes: its writes.
         restart_mib: its memory then, in MiB.
+        rest_percent: of a core, that it uses afterwards, while nothing happens.
     """
 
     services: int
@@ -59,13 +59,13 @@ class Size:
     cpu_ms_each: float
     mib: float
     kib_each: float
-    rest_percent: float
     edit_p50_ms: float
     edit_p99_ms: float
     restart_seconds: float
     restart_cpu_seconds: float
     restart_writes: int
     restart_mib: float
+    rest_percent: float
 
 
 async def create_more(server: Server, before: int, services: int) -> None:
@@ -106,11 +106,12 @@ async def measure(cluster: Cluster, sizes: Sequence[int]) -> list[Size]:
                 start, began = controller.figures, time.monotonic()
                 await create_more(server, before, services)
                 settled, grown = await controller.settle(services), controller.figures
-                rest = await measure_rest(controller)
                 edits = await User(other, _EDITS, children, controller).edit(lambda number: number < EDITS)
+                await controller.settle(services)
             with running(CONCH, cluster, "") as controller:
                 again, restarted = await controller.settle(services), controller.figures
                 writes = (await controller.read_work()).writes
+                rest = await measure_rest(controller)  # without agents, new pods are polled for a minute
             found.append(
                 Size(
                     services=services,
@@ -118,13 +119,13 @@ async def measure(cluster: Cluster, sizes: Sequence[int]) -> list[Size]:
                     cpu_ms_each=round(1000 * (grown.cpu_seconds - start.cpu_seconds) / (services - before), 1),
                     mib=round(grown.mib, 1),
                     kib_each=round(1024 * (grown.mib - empty) / services, 1),
-                    rest_percent=round(rest, 1),
                     edit_p50_ms=round(percentile(edits, 50), 1),
                     edit_p99_ms=round(percentile(edits, 99), 1),
                     restart_seconds=round(again - controller.started, 1),
                     restart_cpu_seconds=round(restarted.cpu_seconds, 1),
                     restart_writes=writes,
                     restart_mib=round(restarted.mib, 1),
+                    rest_percent=round(rest, 1),
                 )
             )
             click.echo(str(found[-1]), err=True)
