@@ -73,8 +73,9 @@ async def create_more(server: Server, before: int, services: int) -> None:
     for first in range(before, services, NAMESPACE_SERVICES):
         name = f"scale-{first}"
         await create_namespace(server, name)
-        await create_services(server, name, min(NAMESPACE_SERVICES, services - first))
-        click.echo(f"\r{first + NAMESPACE_SERVICES} services created", err=True, nl=False)
+        added = min(NAMESPACE_SERVICES, services - first)
+        await create_services(server, name, added)
+        click.echo(f"\r{first + added} services created", err=True, nl=False)
     click.echo(err=True)
 
 

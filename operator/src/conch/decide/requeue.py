@@ -83,7 +83,7 @@ def _report_seconds(pod: Pod, now: float) -> float:
     if pod.ready and now - pod.up_since > REPORT_PATIENCE:
         return REPORT_PATIENCE
     awaited = now - max(pod.created_at, pod.assigned_at, pod.up_since if pod.ready else 0.0)
-    return min(max(MIN_REPORT_SECONDS, awaited / 10), MAX_REPORT_SECONDS)
+    return _limit_tenth(awaited, MIN_REPORT_SECONDS, MAX_REPORT_SECONDS)
 
 
 def find_stuck_objects(snapshot: Snapshot) -> Mapping[str, float]:
@@ -95,7 +95,7 @@ def find_stuck_objects(snapshot: Snapshot) -> Mapping[str, float]:
     since |= {pod.uid: pod.status["readySince"] for pod in snapshot.pods if not pod.leaving and is_starting(pod)}
     ages = {uid: snapshot.now - parse_time(time) for uid, time in since.items() if time}
     return {
-        uid: min(max(MIN_EVENTS_SECONDS, age / 10), MAX_EVENTS_SECONDS)
+        uid: _limit_tenth(age, MIN_EVENTS_SECONDS, MAX_EVENTS_SECONDS)
         for uid, age in ages.items()
         if age >= START_PATIENCE
     }
@@ -186,7 +186,12 @@ def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[fl
 
 def _limit_check_wait(seconds: float) -> float:
     """Return the seconds until the next reconcile of what is awaited, a tenth of those for which it has been."""
-    return min(max(MIN_CHECK_SECONDS, seconds / 10), MAX_CHECK_SECONDS)
+    return _limit_tenth(seconds, MIN_CHECK_SECONDS, MAX_CHECK_SECONDS)
+
+
+def _limit_tenth(seconds: float, least: float, most: float) -> float:
+    """Return a tenth of the seconds for which something has been awaited, within bounds."""
+    return min(max(least, seconds / 10), most)
 
 
 def age(track: Track, name: str) -> float:
