@@ -38,6 +38,10 @@ ANSWERS: dict[str, tuple[Callable[[], Iterator[bytes]], str]] = {
         lambda: iter([b"HTTP/1.0 200 OK\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n"]),
         "more than 1 MiB",
     ),
+    "a length of zeros and 5,000 digits": (
+        lambda: iter([b"HTTP/1.0 200 OK\r\nContent-Length: " + b"0" * 18 + b"9" * 5_000 + b"\r\n\r\n"]),
+        "more than 1 MiB",
+    ),
     "less than its length": (lambda: iter([LENGTH % 1_000, PAGE]), "ends its answer to /metrics too early"),
     "a body without end": (lambda: repeat(b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 100_000), "more than 1 MiB"),
     "a length of 2 MiB": (lambda: iter([LENGTH % (2 << 20), b"a" * (2 << 20)]), "more than 1 MiB"),

@@ -121,6 +121,6 @@ class _Head:
         length = headers.get("Content-Length", "")
         if "Transfer-Encoding" in headers or (length and not (length.isascii() and length.isdigit())):
             raise PageError(f"answers {path} with headers that HTTP/1.0 does not have")
-        if int(length[:_DIGITS] or 0) > _LIMIT:
+        if len(length) > _DIGITS or int(length or 0) > _LIMIT:
             raise TooLargeError(_LIMIT)
         return cls(size, size + int(length) if length else None)
