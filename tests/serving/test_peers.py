@@ -110,6 +110,36 @@ def test_a_pod_that_starts_later_reads_only_small_files_from_the_store(
     assert sum_bytes([second], "peer") == SIZE
 
 
+def test_pods_that_start_beside_one_that_is_ready_read_only_small_files(
+    store: Store, make_pods: MakePods, line: Relay
+) -> None:
+    """A service that grows from one pod to eight: each of the new pods finds the one that has the pieces."""
+    put_large(store, "grows")
+    source = build_python("s3://models/grows")
+    pods = make_pods(8)
+    start_agents(pods[:1], source, [pod.port for pod in pods[1:]])
+    until_laid_out(pods[:1])
+    line.passed = 0
+    start_agents(pods[1:], source, [pods[0].port])
+    until_laid_out(pods)
+    assert line.passed < SIZE / 10
+    assert sum_bytes(pods[1:], "peer") >= SIZE * 7
+
+
+def test_pods_that_start_while_one_fetches_wait_for_what_it_reads(
+    store: Store, make_pods: MakePods, line: Relay
+) -> None:
+    put_large(store, "joins")
+    source = build_python("s3://models/joins")
+    pods = make_pods(8)
+    line.rate = SIZE // 8  # each second
+    start_agents(pods[:1], source, [pod.port for pod in pods[1:]])
+    until(lambda: pods[0].model().bytes_fetched, "the first pod fetches", pods[0].agent)
+    start_agents(pods[1:], source, [pods[0].port])
+    until_laid_out(pods)
+    assert line.passed < SIZE * 1.2, "a piece that a pod reads is read again"
+
+
 def test_pods_of_other_content_send_nothing_of_it(store: Store, make_pods: MakePods) -> None:
     """The file has the same path and size, and other bytes."""
     put_large(store, "old")

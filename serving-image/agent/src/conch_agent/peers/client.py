@@ -29,7 +29,7 @@ class PeerError(Exception):
 
 
 async def request_piece(address: Address, piece: Piece, key: bytes, *, only_if_cached: bool) -> memoryview | None:
-    """Return the bytes of a piece from another pod; None: it does not have them.
+    """Return the bytes of a piece from another pod; None: it does not have them, which is only for `only_if_cached`.
 
     Args:
         address: Address of its agent.
@@ -61,7 +61,9 @@ async def request_piece(address: Address, piece: Piece, key: bytes, *, only_if_c
     except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as error:
         raise PeerError(f"{type(error).__name__}: {error}") from error
     if body is None:
-        if head.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 504 ")):
+        if head.startswith(b"HTTP/1.1 404 "):
+            raise PeerError("it does not fetch this content")
+        if only_if_cached and head.startswith(b"HTTP/1.1 504 "):
             return None
         raise PeerError(head.partition(b"\r\n")[0].decode(errors="replace")[:200])
     content, mac = body[:-MAC_SIZE], body[-MAC_SIZE:]

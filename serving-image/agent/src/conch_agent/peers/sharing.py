@@ -114,8 +114,7 @@ class Peers:
         else:
             self._waiting += 1
             try:
-                if "cache-control" not in headers:
-                    await self._fetch(piece, found[key])
+                await self._wait(piece, found[key], only_if_cached="cache-control" in headers)
                 await self._answer(piece, found[key], key, headers[NONCE_HEADER], writer)
             finally:
                 self._waiting -= 1
@@ -146,10 +145,18 @@ class Peers:
         if content is None:
             await _send(writer, HTTPStatus.GATEWAY_TIMEOUT)  # RFC 9111, section 5.2.1.7
 
-    async def _fetch(self, piece: Piece, models: Sequence[str]) -> None:
-        """Read a piece for other pods that is not here, if this pod fetches its file, or is about to."""
+    async def _wait(self, piece: Piece, models: Sequence[str], *, only_if_cached: bool) -> None:
+        """Wait until a piece is here, if this pod reads it now; read it, if it may be read for other pods."""
         if await run_in_thread(has_piece, [self._settings.downloads / name for name in models], piece):
             return
+        if only_if_cached:
+            for source in self._find_sources(piece, models):
+                await source.wait_for_store(piece)
+            return
+        await self._fetch(piece, models)
+
+    async def _fetch(self, piece: Piece, models: Sequence[str]) -> None:
+        """Read a piece for other pods, if this pod fetches its file, or is about to."""
         due = asyncio.get_running_loop().time() + _START_SECONDS
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._starts_until.setdefault(piece.source, due)), self._change:

@@ -27,8 +27,10 @@ from conch_agent.sources.ranged_reads import RANGE, RangedReads
 from conch_agent.threads import run_in_thread
 
 SMALLEST: Final = 1024 * 1024  # bytes of a file; a smaller one costs a store no more than a pod
-_MOST_PODS: Final = 3  # that are requested for a piece
-_PAUSE: Final = 10.0  # seconds, and so many for each second of a wait in vain
+_MOST_PODS: Final = 3  # that are requested to read a piece
+_MOST_CACHES: Final = 8  # pods that are requested for a piece that they may have: the answer takes a round trip
+_PAUSE: Final = 1.0  # seconds, in which a pod may start, or read its manifest
+_WAIT_PAUSE: Final = 10.0  # seconds, for each second of a wait in vain: no pod costs more than a tenth of the time
 _AT_ONCE: Final = 4  # pieces that this pod reads, and that it keeps for others: their bytes are in memory
 
 
@@ -64,7 +66,9 @@ class PeerSource:
         self._reads = RangedReads(self._read_range, _AT_ONCE)
         self._items = {(str(item.path), item.mark, item.size): item for item in listing.items}
         self._paused: dict[Address, float] = {}  # until when an address is left out
+        self._caches = set[Address]()  # pods that had a piece already: those that are ready have all
         self._kept: dict[Piece, asyncio.Task[None]] = {}
+        self._from_store: set[Piece] = set()  # those of the kept that the store sends now
         self._keeps = asyncio.Semaphore(_AT_ONCE)
         self._log = structlog.get_logger()
 
@@ -113,6 +117,15 @@ class PeerSource:
         """
         if item := self._items.get((piece.path, piece.mark, piece.size)):
             await self._keep_once(piece, item)
+
+    async def wait_for_store(self, piece: Piece) -> None:
+        """Wait for a piece that the store sends now. Others are not waited for: their tasks may wait for the caller.
+
+        Args:
+            piece: The piece.
+        """
+        if piece in self._from_store:
+            await asyncio.wait([self._kept[piece]])
 
     async def _read_range(self, item: Item, start: int, end: int) -> AsyncGenerator[Buffer, None]:
         """Yield a range of a file, which ends where a piece does."""
@@ -165,25 +178,29 @@ class PeerSource:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
 
     async def _read_for_all(self, piece: Piece, item: Item) -> Buffer:
-        """Return a piece from another pod, if one has it already, or else from the store."""
+        """Return a piece from another pod, if one has it already or receives it, or else from the store."""
         others = [each for each in await self._rank(piece) if not each.is_own]
-        for address in others[:_MOST_PODS]:  # one that is ready has all pieces, or it has read this one meanwhile
+        others.sort(key=lambda each: each not in self._caches)
+        for address in others[:_MOST_CACHES]:
             if (content := await self._request(address, piece, only_if_cached=True)) is not None:
+                self._caches.add(address)
                 return content
-        return await self._read_store(piece, item)
+        self._from_store.add(piece)
+        try:
+            return await self._read_store(piece, item)
+        finally:
+            self._from_store.discard(piece)
 
     async def _request(self, address: Address, piece: Piece, *, only_if_cached: bool = False) -> Buffer | None:
-        """Return a piece from another pod; None: it does not send it, and is left out for a while."""
-        began, content, problem = time.monotonic(), None, ""
+        """Return a piece from another pod; None: it does not send it, and may be left out for a while."""
+        began = time.monotonic()
         try:
             content = await request_piece(address, piece, self._keys.secret, only_if_cached=only_if_cached)
         except PeerError as error:
-            problem = str(error)
-        if problem or (content is None and not only_if_cached):
             now = time.monotonic()
-            self._paused[address] = now + _PAUSE + (now - began) * _PAUSE
-            problem = problem or "it does not fetch this content"
-            self._log.info("a pod sends no piece", address=address.text, path=piece.path, detail=problem)
+            self._paused[address] = now + max(_PAUSE, (now - began) * _WAIT_PAUSE)
+            self._log.info("a pod sends no piece", address=address.text, path=piece.path, detail=str(error))
+            return None
         self._progress.from_pods += len(content or b"")
         return content
 
