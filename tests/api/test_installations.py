@@ -14,7 +14,17 @@ from typing import Any
 
 import pytest
 
-from conch.api.kinds import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, EVENT, INFERENCE_SERVICE, POD, Kind, Ref
+from conch.api.kinds import (
+    AUTOSCALER,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    EVENT,
+    INFERENCE_SERVICE,
+    POD,
+    Kind,
+    Ref,
+)
 from conch.observe.fields import value_at
 from conch.write import Server
 from tests.api.operator import Audit, Operator, are_ready, condition, isvc
@@ -79,6 +89,64 @@ def test_one_of_two_installations_writes_a_service_until_it_is_gone(
         assert pods(kube, namespace) == before, "no pod ended for a change of the installation"
         kube.apply(isvc(uri="s3://models/two", **SCALED), namespace)
         until(are_ready(kube, namespace), "the change is served")
+
+
+def test_installations_share_services_by_their_labels_and_a_label_hands_one_over(
+    cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path
+) -> None:
+    """Each follows and writes its own services alone; a service that changes hands keeps its pods and its history."""
+
+    def labelled(name: str, uri: str = "s3://models/magika", **labels: str) -> Object:
+        return isvc(uri=uri, **SCALED) | {"metadata": {"name": name, "labels": labels}}
+
+    def owners() -> dict[str, str]:
+        found = kube.list(INFERENCE_SERVICE, namespace)
+        return {each["metadata"]["name"]: each.get("status", {}).get("installation", "") for each in found}
+
+    def label(value: str | None) -> None:
+        kube.patch(INFERENCE_SERVICE, namespace, "magika", {"metadata": {"labels": {"shard": value}}})
+
+    first = installation(cluster, tmp_path, namespace, "first", CONCH_LABEL_SELECTOR="!shard")
+    second = installation(cluster, tmp_path, namespace, "second", CONCH_LABEL_SELECTOR="shard=b")
+    with first, second:
+        until(lambda: "leading" in first.log() and "leading" in second.log(), "both lead")
+        for service in (labelled("magika"), labelled("other", shard="b"), labelled("unserved", shard="c")):
+            kube.apply(service, namespace)
+        until(are_ready(kube, namespace, 2), "those of the two are Ready")
+        names = {"first": f"{namespace}/first", "second": f"{namespace}/second"}
+        assert owners() == {"magika": names["first"], "other": names["second"], "unserved": ""}
+        kube.apply(labelled("magika", "s3://models/two"), namespace)
+        until(lambda: len(revisions(kube, namespace)) == 2, "the history has two revisions")
+        until(are_ready(kube, namespace, 2), "the change is served")
+        before, children = pods(kube, namespace), revisions(kube, namespace)
+
+        audit = Audit(cluster)
+        label("b")
+        until(lambda: owners()["magika"] == names["second"], "the second one serves it")
+        label(None)
+        until(lambda: owners()["magika"] == names["first"], "the first one serves it again")
+        label("b")
+        until(lambda: owners()["magika"] == names["second"], "the second one serves it again")
+        kube.patch(DISRUPTION_BUDGET, namespace, budget := f"{children[-1]}", {"spec": {"maxUnavailable": 0}})
+
+        def repaired() -> Any:
+            return (kube.get(DISRUPTION_BUDGET, namespace, budget) or {})["spec"]["maxUnavailable"] == "25%"
+
+        until(repaired, "an edit of a child is undone")
+        assert (pods(kube, namespace), revisions(kube, namespace)) == (before, children)
+        changed = [write for write in audit.writes(namespace) if "status" not in write and "events" not in write]
+        assert changed == [f"patch poddisruptionbudgets {budget}"]
+        assert notes(kube, namespace, "OtherInstallation") == []
+        kube.apply(labelled("magika", "s3://models/three", shard="b"), namespace)
+        until(lambda: len(revisions(kube, namespace)) == 3, "the second one has the history")
+
+
+def revisions(kube: Kube, namespace: str) -> list[str]:
+    """Return the names of magika's revisions, the oldest first."""
+    found = [
+        each for each in kube.list(CONTROLLER_REVISION, namespace) if each["metadata"]["name"].startswith("magika")
+    ]
+    return [each["metadata"]["name"] for each in sorted(found, key=lambda each: each["revision"])]
 
 
 def test_operators_without_a_lease_do_not_write_without_end(
@@ -233,6 +301,19 @@ def test_helm_refuses_a_second_installation_for_the_same_namespaces(
         assert f"helm upgrade conch --namespace {installed}" in complaint
     kube.run("delete", "clusterrole", f"{installed}-operator")
     assert install(cluster, installed, "second", "crds.install=false") == ""
+
+
+def test_helm_installs_beside_a_release_with_another_label_selector(
+    cluster: Cluster, kube: Kube, installed: str
+) -> None:
+    role = ("annotate", "clusterrole", f"{installed}-operator")
+    kube.run(*role, "conch.dev/watch-label-selector=!shard")
+    values = ("crds.install=false", "watchLabelSelector=shard=b")
+    assert install(cluster, installed, "second", *values) == ""
+    for same in ("crds.install=false", "crds.install=false,watchLabelSelector=!shard"):
+        complaint = install(cluster, installed, "second", same)
+        assert "serves all namespaces with the label selector !shard" in complaint, complaint
+        assert "or watchLabelSelector in both" in complaint
 
 
 def test_helm_refuses_a_name_that_another_release_uses_and_no_other(

@@ -13,7 +13,7 @@ from conch.api import crd
 from conch.api.child_kinds import CHILDREN, WATCHED
 from conch.api.kinds import GATEWAYS
 from conch.api.metrics import API_SERVICE_NAME, TritonMetric
-from conch.api.names import LABEL_MANAGED_BY, LABEL_SIGNATURE_POLICY
+from conch.api.names import ANNOTATION_LABEL_SELECTOR, LABEL_MANAGED_BY, LABEL_SIGNATURE_POLICY
 from conch.metrics.settings import MetricsSettings
 from conch.settings import Settings
 from conch.triton import adapter
@@ -129,6 +129,8 @@ def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
         ({"image": {"digest": "sha256:short"}}, "/image/digest"),
         ({"replicas": "two"}, "/replicas"),
         ({"watchNamespaces": ["Not A Name"]}, "/watchNamespaces/0"),
+        ({"watchLabelSelector": "shard=b,"}, "/watchLabelSelector"),
+        ({"signaturePolicies": {"otherOperators": ["conch-b"]}}, "/signaturePolicies/otherOperators/0"),
         ({"podLabels": {"app.kubernetes.io/name": "mine"}}, "propertyName 'app.kubernetes.io/name'"),
         ({"resources": {"cpu": 1}}, "'cpu' not allowed"),
         ({"analysis": {"prometheusServers": ["http://prometheus:9090"]}}, "/analysis/prometheusServers/0"),
@@ -157,6 +159,7 @@ def test_the_operator_reads_its_settings_from_the_values() -> None:
         {
             "servingImage": {"repository": "registry.example/serving", "digest": PINNED, "pullPolicy": "Always"},
             "watchNamespaces": ["one", "two"],
+            "watchLabelSelector": "!example.com/shard,tier in (a, b)",
             "log": {"format": "console", "level": "debug"},
             "workers": 4,
             "autoscaling": {"metricsApi": "none"},
@@ -173,6 +176,7 @@ def test_the_operator_reads_its_settings_from_the_values() -> None:
     assert settings.serving_image == f"registry.example/serving@{PINNED}"
     assert settings.pull_policy == "Always"
     assert settings.namespaces == ("one", "two")
+    assert settings.label_selector == "!example.com/shard,tier in (a, b)"
     assert (settings.log_format, settings.log_level) == ("console", "debug")
     assert settings.workers == 4
     assert settings.lease_namespace == "conch-system"
@@ -380,7 +384,7 @@ def test_objects_of_namespaces_with_a_signature_policy_are_protected(default: li
     ]
     assert constraints["objectSelector"] == {"matchLabels": {LABEL_MANAGED_BY: "conch"}}
     variables = {each["name"]: each["expression"] for each in policy["spec"]["variables"]}
-    assert variables["isConch"].endswith("'system:serviceaccount:conch-system:conch-operator'")
+    assert variables["isConch"].endswith('["system:serviceaccount:conch-system:conch-operator"]')
     assert not of_kind(render({"signaturePolicies": {"admissionPolicy": False}}), "ValidatingAdmissionPolicy")
 
 
@@ -388,6 +392,28 @@ def test_two_installations_protect_their_own_namespaces_alone() -> None:
     policy = one(render({"watchNamespaces": ["one", "two"]}), "ValidatingAdmissionPolicy")
     _, within = policy["spec"]["matchConstraints"]["namespaceSelector"]["matchExpressions"]
     assert within == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["one", "two"]}
+
+
+def test_installations_that_share_a_namespace_may_write_the_same() -> None:
+    manifests = render({"signaturePolicies": {"otherOperators": ["conch-system/conch-b-operator"]}})
+    policy = one(manifests, "ValidatingAdmissionPolicy")
+    variables = {each["name"]: each["expression"] for each in policy["spec"]["variables"]}
+    users = ["conch-system:conch-operator", "conch-system:conch-b-operator"]
+    listed = json.loads(variables["isConch"].partition(" in ")[2])
+    assert listed == [f"system:serviceaccount:{user}" for user in users]
+
+
+def test_the_metrics_api_of_another_release_is_used_as_its_own_and_not_installed() -> None:
+    manifests = render({"autoscaling": {"metricsApi": "other-release"}}, release="conch-b")
+    assert Settings.read(environment(manifests, "conch-b-operator")).metrics_api == "builtin"
+    assert not of_kind(manifests, "APIService")
+    assert not [each for each in manifests if "metrics-api" in each["metadata"]["name"]]
+
+
+def test_the_role_states_the_label_selector_to_other_releases() -> None:
+    for namespaces, kind in (([], "ClusterRole"), (["one"], "Role")):
+        role = one(render({"watchLabelSelector": "!shard", "watchNamespaces": namespaces}), kind, "conch-operator")
+        assert role["metadata"]["annotations"] == {ANNOTATION_LABEL_SELECTOR: "!shard"}
 
 
 def test_rights_can_be_left_to_others() -> None:

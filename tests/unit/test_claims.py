@@ -9,7 +9,7 @@ import pytest
 from conch.api.kinds import ServiceKey
 from conch.claims import Claims
 from conch.decide import Event
-from conch.observe.installation import NO_LEASE, LeaseRecord
+from conch.observe.installation import NO_LEASE, LeaseRecord, Scope
 from conch.settings import Settings
 from conch.signals import Activity, Installations
 from conch.write import EventWriter
@@ -152,6 +152,20 @@ def test_an_installation_is_named_by_its_lease() -> None:
     assert (
         Settings.read({**image, "CONCH_LEASE_NAMESPACE": "conch-system"}).installation == "conch-system/conch-operator"
     )
+
+
+async def test_a_service_that_the_lease_of_its_active_installation_excludes_is_ours(
+    leases: Leases, installations: Callable[..., Installations]
+) -> None:
+    scope = Scope(frozenset({"demo"}), "!shard")
+    leases.records["a/narrow"] = LeaseRecord(exists=True, content="{}", scope=scope)
+    claims = Claims("a/ours", installations(), cast("EventWriter", None), lambda: 0.0)
+    meta = {"uid": "1", "generation": 1, "labels": {"shard": "b"}}
+    body = {"metadata": meta, "status": {"installation": "a/narrow"}}
+    assert not await claims.is_ours(ONE, body), "its Lease has not been read"
+    assert await take_service(leases) == ONE
+    assert await claims.is_ours(ONE, body)
+    assert not await claims.is_ours(ONE, {**body, "metadata": meta | {"labels": {}}}), "the Lease may be renewed"
 
 
 async def test_each_edit_of_a_service_of_another_installation_writes_an_event(

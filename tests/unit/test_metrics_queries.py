@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from conch.api.label_selector import parse_selector
 from conch.api.metrics import TritonMetric
 from conch.metrics.access import FrontProxy, User
 from conch.metrics.answers import Value, build_resources, build_values
 from conch.metrics.certificate import build_bundle, issue
 from conch.metrics.query import PODS, parse_query
 from conch.metrics.registration import check_target
-from conch.metrics.selector import parse_selector
 from conch.metrics.settings import MetricsSettings
 from conch.settings import SettingsError
 

@@ -1,4 +1,6 @@
-"""Claims of installations: a service belongs to the installation of Conch that its status names, while that is active.
+"""Claims of installations: a service belongs to the installation of Conch that its status names, while that serves it.
+
+It does not when it is gone, or when the namespaces and the label selector of its Lease exclude the service.
 
 Two operators that both write a service undo each other's writes. So each names itself in the status, and does not
 write a service that names another one. Two that meet at a new service may both write it once: of their
@@ -13,7 +15,7 @@ from conch.api.kinds import ServiceKey
 from conch.api.names import PLURAL
 from conch.api.reasons import Reason
 from conch.decide import Event
-from conch.observe.fields import mapping, text
+from conch.observe.fields import labels_of, mapping, text
 from conch.signals import Activity, Installations
 from conch.write import EventWriter
 
@@ -34,7 +36,8 @@ class Claims:
         owner = text(mapping(body.get("status")).get("installation"))
         if owner not in {"", self.installation}:
             activity = self.installations.request(key, owner)
-            if activity != Activity.GONE:
+            serves = self.installations.get_scope(owner).covers(key.namespace, labels_of(body))
+            if activity != Activity.GONE and serves:
                 await self._report(key, body["metadata"], owner, activity)
                 return False
         self.forget(key)
@@ -57,8 +60,8 @@ class Claims:
         name = f"Installation {self.installation}" if self.installation else "An operator without a Lease"
         if activity == Activity.ACTIVE:
             why = (
-                f"{owner}, another installation of Conch, serves it and is active. Give each installation namespaces of"
-                " its own (value watchNamespaces of the chart), or uninstall one of them."
+                f"{owner}, another installation of Conch, serves it and is active. Give each installation namespaces"
+                " (value watchNamespaces of the chart) or labels (watchLabelSelector) of its own, or uninstall one."
             )
         else:
             why = (

@@ -50,7 +50,7 @@ async def watch_and_reconcile(settings: Settings, server: Server, store: Store, 
     kinds = [kind for kind in watched_kinds(with_keda=settings.metrics_api == "keda") if kind != INFERENCE_SERVICE]
     kinds += GATEWAYS if gateways is not None else ()
     policies = SignaturePolicies(settings.lease_namespace)
-    handlers = EventHandlers(store, gateways, queue, policies)
+    handlers = EventHandlers(store, gateways, queue, policies, settings.label_selector)
     clock = SteadyClock()
     reader = Reader()  # one for all collectors: the answers of a namespace share its part of the time
     agents, collector = Agents(queue.add, reader), Collector(queue.add, reader, clock, settings.prometheus_servers)
@@ -116,7 +116,8 @@ async def run(settings: Settings) -> None:
     Raises:
         CallError: there is no kubeconfig, or a permission is missing.
     """
-    store, queue, health = Store(), WorkQueue(), Health()
+    store = Store(settings.scope.selects if settings.label_selector else None)
+    queue, health = WorkQueue(), Health()
     REGISTRY.register(Readiness(store))
     REGISTRY.register(Tasks(asyncio.get_running_loop()))
     close = await serve(health, settings.probe_port, settings.metrics_port)
@@ -128,7 +129,12 @@ async def run(settings: Settings) -> None:
             # Its own connection: a renewal waits for no other call.
             elector = await stack.enter_async_context(await Server.connect(connections=1))
             election = Election(
-                elector, settings.lease_namespace, settings.lease_name, settings.identity, clock=time.monotonic
+                elector,
+                settings.lease_namespace,
+                settings.lease_name,
+                settings.identity,
+                clock=time.monotonic,
+                scope=settings.scope,
             )
         write_seconds = election.seconds_left if election else None
         server = await stack.enter_async_context(await Server.connect(write_seconds=write_seconds))

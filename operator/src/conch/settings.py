@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar, get_args
 
+from conch.api.label_selector import parse_selector
 from conch.api.metrics import MetricsApi
 from conch.api.quantity import parse_quantity
+from conch.observe.installation import Scope
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -32,6 +34,7 @@ class Settings:
     max_model_bytes: Mapping[str, int]  # CONCH_MAX_MODEL_BYTES, such as 50Gi,team-a=200Gi: any size
     tmp_size_limit: str  # CONCH_TMP_SIZE_LIMIT, of /tmp in each container of a serving pod, such as 10Gi: none
     namespaces: tuple[str, ...]  # CONCH_NAMESPACES, separated by commas: all
+    label_selector: str  # CONCH_LABEL_SELECTOR of services, such as !example.com/shard: all
     log_format: str  # CONCH_LOG_FORMAT: json, or console
     log_level: str  # CONCH_LOG_LEVEL: info
     probe_port: int  # CONCH_PROBE_PORT, /healthz and /readyz: 8080
@@ -45,6 +48,11 @@ class Settings:
     def installation(self) -> str:
         """The name of this installation in the status of the services that it serves; empty without a Lease."""
         return f"{self.lease_namespace}/{self.lease_name}" if self.lease_namespace else ""
+
+    @property
+    def scope(self) -> Scope:
+        """The services that this installation serves."""
+        return Scope(frozenset(self.namespaces), self.label_selector)
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -65,6 +73,7 @@ class Settings:
             max_model_bytes=_read_sizes(environ, "CONCH_MAX_MODEL_BYTES"),
             tmp_size_limit=_read_size(environ, "CONCH_TMP_SIZE_LIMIT"),
             namespaces=read_list(environ, "CONCH_NAMESPACES"),
+            label_selector=_read_label_selector(environ, "CONCH_LABEL_SELECTOR"),
             log_format=read_choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
             log_level=read_choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
             probe_port=read_number(environ, "CONCH_PROBE_PORT", 8080),
@@ -93,6 +102,15 @@ def _read_url(environ: Mapping[str, str], name: str) -> str:
     if value and not value.startswith(("http://", "https://")):
         raise SettingsError(f"{name} is {value!r}; set it to a URL such as http://prometheus.monitoring.svc:9090")
     return value
+
+
+def _read_label_selector(environ: Mapping[str, str], name: str) -> str:
+    selector = environ.get(name, "").strip()
+    try:
+        parse_selector(selector)
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from None
+    return selector
 
 
 def read_number(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -50,6 +50,9 @@ ANNOTATION_WORKLOAD: Final = f"{GROUP}/workload"
 # On a Namespace, by its administrator: the signature policy that its models need. It is the name of a ConfigMap in the
 # operator's namespace, which has the label of policies of that kind, and as an annotation the path of the signatures.
 LABEL_SIGNATURE_POLICY: Final = f"{GROUP}/signature-policy"
+# On the Lease of an installation: what it serves.
+ANNOTATION_NAMESPACES: Final = f"{GROUP}/watch-namespaces"
+ANNOTATION_LABEL_SELECTOR: Final = f"{GROUP}/watch-label-selector"
 LABEL_POLICY: Final = f"{GROUP}/policy"
 SIGNATURE_POLICY: Final = "signature"
 ANNOTATION_SIGNATURE_PATH: Final = f"{GROUP}/signature-path"

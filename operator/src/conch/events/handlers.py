@@ -44,6 +44,7 @@ class EventHandlers:
     gateways: Gateways | None  # None: they are not watched
     queue: WorkQueue
     policies: SignaturePolicies = field(default_factory=lambda: SignaturePolicies(""))
+    label_selector: str = ""  # of the services; empty: all
     listed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def handle(self, body: Mapping[str, Any], *, is_deleted: bool = False) -> None:
@@ -157,7 +158,15 @@ class EventHandlers:
     def build_informers(self, server: Server, kinds: Iterable[Kind], namespaces: Sequence[str]) -> list[Informer]:
         """Return the informers of some kinds; no namespaces means all. A Gateway may be in any namespace."""
         where = [(kind, each) for kind in kinds for each in (() if kind in GATEWAYS else namespaces) or ("",)]
-        return [Informer(server, build_listing(*each), self._cache(*each), installed=self.queue_all) for each in where]
+        return [
+            Informer(
+                server,
+                build_listing(kind, namespace, self.label_selector),
+                self._cache(kind, namespace),
+                installed=self.queue_all,
+            )
+            for kind, namespace in where
+        ]
 
     def build_policy_informers(self, server: Server, namespaces: Sequence[str]) -> list[Informer]:
         """Return the informers of signature policies and of the Namespaces that name one; no namespaces means all."""
@@ -188,9 +197,16 @@ def list_labelled_namespaces(name: str = "") -> Listing:
     return Listing(NAMESPACE, labels=LABEL_SIGNATURE_POLICY, fields=f"metadata.name={name}" if name else "")
 
 
-def build_listing(kind: Kind, namespace: str = "") -> Listing:
-    """Return which objects of a kind are watched: those with the label of a service, for most kinds."""
+def build_listing(kind: Kind, namespace: str = "", label_selector: str = "") -> Listing:
+    """Return which objects of a kind are watched: those with the label of a service, for most kinds.
+
+    Args:
+        kind: the kind.
+        namespace: of the objects; empty: all.
+        label_selector: of services; empty: all.
+    """
     labels = "" if kind in UNSELECTED else names.LABEL_SERVICE
+    labels = label_selector if kind == INFERENCE_SERVICE else labels
     return Listing(kind, namespace, labels, metadata_only=kind in METADATA_ONLY)
 
 

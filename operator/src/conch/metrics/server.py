@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
+from conch.api.label_selector import Selector, parse_selector
 from conch.api.metrics import METRICS_GROUP, TritonMetric
 from conch.listening import trust
 from conch.metrics import answers
@@ -17,7 +18,6 @@ from conch.metrics.access import Access, BusyError, FrontProxy, User
 from conch.metrics.pods import Pods, ServingPod
 from conch.metrics.query import ALL, NAMESPACES, PODS, ROOT, SERVICES, MetricQuery, parse_query
 from conch.metrics.scraper import Scraper
-from conch.metrics.selector import Selector, parse_selector
 from conch.metrics.window import Rates, calculate_metrics
 from conch.write import CallError
 

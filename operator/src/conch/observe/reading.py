@@ -78,8 +78,8 @@ def observe(
     """
     objects = store.objects(key)
     body = objects.pop(Ref(INFERENCE_SERVICE, key.name), None)
-    if body is None or "deletionTimestamp" in body["metadata"]:
-        return None
+    if body is None or "deletionTimestamp" in body["metadata"] or store.left_out(key):
+        return None  # the deletion of what is left out queues the service
     try:
         service = InferenceService.parse(body)
     except ValidationError as error:

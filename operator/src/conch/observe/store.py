@@ -7,16 +7,14 @@ need tens of megabytes, not hundreds. A reconcile unpacks the objects of its ser
 
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 import msgspec
 
 from conch.api.kinds import (
-    ENDPOINT_SLICE,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
-    POD,
     REPLICA_SET,
     Kind,
     Ref,
@@ -25,10 +23,11 @@ from conch.api.kinds import (
     ref_of,
 )
 from conch.observe.cache_fields import keep_identity, trim
-from conch.observe.fields import labels_of, mapping, mappings, text
-from conch.observe.gateways import GatewayKey, list_gateways
+from conch.observe.entries import UNCOUNTED, Entry, Summary, is_whole_body, read_version, summarize, unpack
+from conch.observe.fields import labels_of
+from conch.observe.gateways import GatewayKey
 from conch.observe.hostnames import Hostnames
-from conch.observe.identity import controller_uid, controlling_service, is_orphan
+from conch.observe.identity import controller_uid, controlling_service
 from conch.observe.routes import ForeignRoutes
 from conch.observe.tombstones import Tombstones
 from conch_contract import names
@@ -40,32 +39,19 @@ _SERVICE_BYTES: Final = 1 << 20
 # Limit of the foreign objects of a namespace: those with the label of a service that does not own them. Others are not
 # kept: before the operator creates an object, it reads the owner of that name from the API server.
 _FOREIGN_OBJECTS: Final = 1000
-# Objects of Kubernetes' controllers do not count: little of each one is kept.
-_UNCOUNTED: Final = frozenset({INFERENCE_SERVICE, REPLICA_SET, POD, ENDPOINT_SLICE})
-
-
-class _Entry(NamedTuple):
-    uid: str
-    version: int
-    packed: bytes
-    size: int  # bytes of JSON that count
-    is_cut: bool  # it is beyond the limit, so only its metadata is kept
-    is_foreign: bool  # it has the label of a service that does not own it
-
-
-class _Summary(NamedTuple):
-    """Fields that are read of all services at once, without unpacking."""
-
-    generation: int
-    ready: str  # status of the condition Ready
-    gateways: frozenset[GatewayKey]
 
 
 class Store:
     """Last seen objects, by service. `put` and `discard` return the service whose snapshot changed, if one did."""
 
-    def __init__(self) -> None:
-        self._objects: dict[ServiceKey, dict[Ref, _Entry]] = defaultdict(dict)
+    def __init__(self, selects: Callable[[Mapping[str, str]], bool] | None = None) -> None:
+        """Create the store.
+
+        Args:
+            selects: returns whether this installation serves a service with some labels; None: it serves all.
+        """
+        self._selects = selects
+        self._objects: dict[ServiceKey, dict[Ref, Entry]] = defaultdict(dict)
         self._homes: dict[str, ServiceKey] = {}  # the service of each object, by uid
         self._sizes: Counter[str] = Counter()  # bytes of JSON that count, by namespace
         self._services: Counter[str] = Counter()  # by namespace
@@ -74,7 +60,7 @@ class Store:
         self._lists: dict[tuple[Kind, str], int] = {}  # versions of the last lists, by kind and namespace
         # The controllers of deleted ReplicaSets, whose pods end later.
         self.past_owners = Tombstones[str | None]()
-        self._summaries: dict[ServiceKey, _Summary] = {}
+        self._summaries: dict[ServiceKey, Summary] = {}
         self.hostnames = Hostnames()
         self.routes = ForeignRoutes()
 
@@ -100,26 +86,19 @@ class Store:
         key = owner_key(body)
         if key is None:
             return None
-        meta = body["metadata"]
-        ref = ref_of(body)
-        version = int(meta.get("resourceVersion") or 0)
-        known = self._objects.get(key, {}).get(ref)
-        died = self._dead.of(key.namespace).get(meta["uid"], -1)
-        if version <= died or (known is not None and version < known.version):
+        meta, ref = body["metadata"], ref_of(body)
+        if ref.kind == INFERENCE_SERVICE and self._selects is not None and not self._selects(labels_of(body)):
+            return self.discard(body)  # the answer to a write may come before the event
+        known, is_left_out = self._objects.get(key, {}).get(ref), self._leaves_out(key, ref)
+        if self._is_outdated(key, ref, body, is_left_out=is_left_out):
             return None
-        if known is not None and known.uid == meta["uid"] and version == known.version and not known.is_cut:
-            return None
-        if (
-            elsewhere := self._objects.get(self._homes.get(meta["uid"], key), {}).get(ref)
-        ) and elsewhere.version > version:
-            return None  # it has moved to another service since
         moved = self._leave(meta["uid"], ref, key)
-        if known is None and not _is_whole(body) and self._foreign[key.namespace] >= _FOREIGN_OBJECTS:
+        if known is None and not is_whole_body(body) and self._foreign[key.namespace] >= _FOREIGN_OBJECTS:
             del self._homes[meta["uid"]]
             return moved
         if known is not None and known.uid != meta["uid"]:
             self._homes.pop(known.uid, None)
-        entry = self._pack(key, ref, body, known)
+        entry = self._pack(key, ref, body, known, is_left_out=is_left_out)
         changed = known is None or known.packed is not entry.packed
         self._take_out(key, ref)
         self._objects[key][ref] = entry
@@ -127,18 +106,41 @@ class Store:
         self._foreign[key.namespace] += entry.is_foreign
         if ref.kind == INFERENCE_SERVICE:
             self._services[key.namespace] += 1
-            self._summaries[key] = _summarize(body)
+            self._summaries[key] = summarize(body)
         elif ref == Ref(HTTP_ROUTE, key.name) and controlling_service(body) is not None:
             self.hostnames.put_route(key, body)
         elif ref == Ref(HTTP_ROUTE, key.name):  # no service owns it
             self.hostnames.discard_route(key)
-        return moved or (key if changed else None)
+        return moved or (key if changed and not is_left_out else None)
 
-    def _pack(self, key: ServiceKey, ref: Ref, body: Mapping[str, Any], known: _Entry | None) -> _Entry:
+    def _is_outdated(self, key: ServiceKey, ref: Ref, body: Mapping[str, Any], *, is_left_out: bool) -> bool:
+        """Return whether an object is gone, known already, or known in a later version."""
+        uid, version = body["metadata"]["uid"], read_version(body)
+        if version <= self._dead.of(key.namespace).get(uid, -1):
+            return True
+        if (known := self._objects.get(key, {}).get(ref)) is not None:
+            is_partial = known.is_cut or (known.is_left_out and not is_left_out)
+            if version < known.version or (known.uid == uid and version == known.version and not is_partial):
+                return True
+        elsewhere = self._objects.get(self._homes.get(uid, key), {}).get(ref)
+        return elsewhere is not None and elsewhere.version > version  # it has moved to another service since
+
+    def _leaves_out(self, key: ServiceKey, ref: Ref) -> bool:
+        """Return whether another installation serves the service of an object, as far as this one knows.
+
+        Routes are kept whole: they take hostnames, whoever serves them.
+        """
+        if self._selects is None or ref.kind in {INFERENCE_SERVICE, HTTP_ROUTE}:
+            return False
+        return Ref(INFERENCE_SERVICE, key.name) not in self._objects.get(key, {})
+
+    def _pack(
+        self, key: ServiceKey, ref: Ref, body: Mapping[str, Any], known: Entry | None, *, is_left_out: bool
+    ) -> Entry:
         """Return the entry of an object that replaces a known one. It has the same bytes if the content is the same."""
-        meta, counts = body["metadata"], ref.kind not in _UNCOUNTED
-        is_whole = _is_whole(body)
-        content = msgspec.json.encode(trim(body) if is_whole else keep_identity(body))
+        meta, counts = body["metadata"], ref.kind not in UNCOUNTED and not is_left_out
+        is_whole = is_whole_body(body)
+        content = msgspec.json.encode(trim(body) if is_whole and not is_left_out else keep_identity(body))
         most = _NAMESPACE_BYTES + _SERVICE_BYTES * self._services[key.namespace]
         freed = known.size if known is not None else 0
         is_cut = counts and self._sizes[key.namespace] - freed + len(content) > most
@@ -149,9 +151,9 @@ class Store:
         if not packed or zlib.decompress(packed) != content:
             packed = zlib.compress(content, 1)
         size = len(content) if counts else 0
-        return _Entry(meta["uid"], int(meta.get("resourceVersion") or 0), packed, size, is_cut, not is_whole)
+        return Entry(meta["uid"], read_version(body), packed, size, is_cut, not is_whole, is_left_out)
 
-    def _take_out(self, key: ServiceKey, ref: Ref) -> _Entry | None:
+    def _take_out(self, key: ServiceKey, ref: Ref) -> Entry | None:
         """Remove an object from its service, and return its entry."""
         entry = self._objects.get(key, {}).pop(ref, None)
         if entry is not None:
@@ -162,16 +164,26 @@ class Store:
                 self._summaries.pop(key, None)
         return entry
 
-    def _drop(self, key: ServiceKey, ref: Ref) -> _Entry | None:
+    def _drop(self, key: ServiceKey, ref: Ref) -> Entry | None:
         """Remove a deleted object, and return its entry."""
         entry = self._take_out(key, ref)
         if entry is not None and ref.kind == REPLICA_SET:
-            self.past_owners.put(key.namespace, entry.uid, controller_uid(_unpack(entry)))
+            self.past_owners.put(key.namespace, entry.uid, controller_uid(unpack(entry)))
         if ref == Ref(HTTP_ROUTE, key.name):
             self.hostnames.discard_route(key)
+        if entry is not None and ref.kind == INFERENCE_SERVICE:
+            self._leave_out(key)
         if not self._objects.get(key):
             self._objects.pop(key, None)
         return entry
+
+    def _leave_out(self, key: ServiceKey) -> None:
+        """Keep only the metadata of the objects of a service that this installation serves no longer."""
+        for ref, entry in list(self._objects.get(key, {}).items()):
+            if self._leaves_out(key, ref) and not entry.is_left_out:
+                packed = zlib.compress(msgspec.json.encode(keep_identity(unpack(entry))), 1)
+                self._sizes[key.namespace] -= entry.size
+                self._objects[key][ref] = entry._replace(packed=packed, size=0, is_cut=False, is_left_out=True)
 
     def _leave(self, uid: str, ref: Ref, key: ServiceKey) -> ServiceKey | None:
         """Remove an object from its former service, if its label has another one, and return the former service."""
@@ -188,8 +200,7 @@ class Store:
         key = self._homes.pop(uid, None) or owner_key(body)
         if key is None:
             return None
-        version = int(body["metadata"].get("resourceVersion") or 0)
-        ref = ref_of(body)
+        version, ref = read_version(body), ref_of(body)
         known = self._objects.get(key, {}).get(ref)
         if known is not None and known.uid == uid and known.version > version:
             self._homes[uid] = key
@@ -242,11 +253,17 @@ class Store:
 
     def objects(self, key: ServiceKey) -> dict[Ref, dict[str, Any]]:
         """Return the objects of a service: itself, its children and its pods."""
-        return {ref: _unpack(entry) for ref, entry in self._objects.get(key, {}).items()}
+        return {ref: unpack(entry) for ref, entry in self._objects.get(key, {}).items()}
 
     def cut(self, key: ServiceKey) -> list[Ref]:
         """Return the objects of a service that are beyond the limit, so that only their metadata is kept."""
         return sorted(ref for ref, entry in self._objects.get(key, {}).items() if entry.is_cut)
+
+    def left_out(self, key: ServiceKey) -> set[Kind]:
+        """Return the kinds of which objects have to be listed: another installation has served the service."""
+        if self._selects is None:
+            return set()
+        return {ref.kind for ref, entry in self._objects.get(key, {}).items() if entry.is_left_out}
 
     def version(self, key: ServiceKey, ref: Ref) -> int:
         """Return the last seen resourceVersion of an object; 0: it is not known."""
@@ -256,7 +273,7 @@ class Store:
     def get(self, key: ServiceKey, ref: Ref) -> dict[str, Any] | None:
         """Return an object of a service; None: it is not known."""
         entry = self._objects.get(key, {}).get(ref)
-        return _unpack(entry) if entry else None
+        return unpack(entry) if entry else None
 
 
 def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
@@ -270,25 +287,3 @@ def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
         return ServiceKey(meta["namespace"], meta["name"])
     service = controlling_service(body) or labels.get(names.LABEL_SERVICE)
     return ServiceKey(meta["namespace"], service) if service else None
-
-
-def _is_whole(body: Mapping[str, Any]) -> bool:
-    """Whether more than the metadata of an object is kept.
-
-    A user may write the label of a service. An object that the service neither controls nor controlled is foreign:
-    decisions depend only on its name and its owner.
-    """
-    service = labels_of(body).get(names.LABEL_SERVICE, "")
-    is_own = controlling_service(body) is not None or is_orphan(body, service)
-    return kind_of(body) in _UNCOUNTED or is_own
-
-
-def _summarize(service: Mapping[str, Any]) -> _Summary:
-    conditions = mappings(mapping(service.get("status")).get("conditions"))
-    ready = next((text(each.get("status")) for each in conditions if each.get("type") == "Ready"), "Unknown")
-    return _Summary(service["metadata"].get("generation", 0), ready, frozenset(list_gateways(service)))
-
-
-def _unpack(entry: _Entry) -> dict[str, Any]:
-    body: dict[str, Any] = msgspec.json.decode(zlib.decompress(entry.packed))
-    return body

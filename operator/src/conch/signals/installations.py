@@ -1,4 +1,4 @@
-"""Activity of other installations of Conch that services name in their status.
+"""Activity and scope of other installations of Conch that services name in their status.
 
 Its Lease is read periodically, and only while a service names the installation. A Lease that is renewed has another
 content each time: clocks of different nodes are not compared.
@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from conch.api.kinds import ServiceKey
-from conch.observe.installation import LeaseRecord
+from conch.observe.installation import LeaseRecord, Scope
 
 PERIOD: Final = 5.0  # seconds between two reads of a Lease; its holder renews it every 2
 # Seconds without a renewal after which an installation is gone. Long enough for a leader that crashed without another
@@ -54,6 +54,7 @@ class Installations:
         self._services: dict[str, set[ServiceKey]] = {}  # by installation
         self._owners: dict[ServiceKey, str] = {}
         self._activities: dict[str, Activity] = {}
+        self._scopes: dict[str, Scope] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def close(self) -> None:
@@ -70,6 +71,10 @@ class Installations:
         if installation not in self._tasks:
             self._tasks[installation] = asyncio.create_task(self._run(installation))
         return self._activities.get(installation, Activity.PENDING)
+
+    def get_scope(self, installation: str) -> Scope:
+        """Return the services that an installation serves, by its Lease; all, as long as that has not been read."""
+        return self._scopes.get(installation, Scope())
 
     def forget(self, key: ServiceKey) -> None:
         """Read no Lease for a service: this installation serves it, or it is gone."""
@@ -88,21 +93,24 @@ class Installations:
                     first = first or record
                     unchanged = unchanged + self._period if record == last else 0.0
                     last = record
-                    self._set(installation, _evaluate(first, record, unchanged >= self._patience))
+                    self._set(installation, _evaluate(first, record, unchanged >= self._patience), record.scope)
                 await asyncio.sleep(self._period)
         finally:
             self._tasks.pop(installation, None)
             self._activities.pop(installation, None)
+            self._scopes.pop(installation, None)
             self._services.pop(installation, None)
 
-    def _set(self, installation: str, activity: Activity) -> None:
-        before = self._activities.get(installation, Activity.PENDING)
-        if activity in {before, Activity.PENDING}:
-            return  # one that has been active stays so until its Lease has not been renewed for a while
-        self._activities[installation] = activity
-        services = sorted(self._services[installation])
-        _log.warning("services of another installation", installation=installation, activity=activity.value)
-        for key in services:
+    def _set(self, installation: str, activity: Activity, scope: Scope) -> None:
+        before, known = self._activities.get(installation, Activity.PENDING), self.get_scope(installation)
+        self._scopes[installation] = scope
+        if activity not in {before, Activity.PENDING}:
+            # One that has been active stays so until its Lease has not been renewed for a while.
+            self._activities[installation] = activity
+            _log.warning("services of another installation", installation=installation, activity=activity.value)
+        elif scope == known:
+            return
+        for key in sorted(self._services[installation]):
             self._enqueue(key)
 
 

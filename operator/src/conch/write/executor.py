@@ -4,12 +4,13 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 import structlog
 
 from conch.api.child_kinds import child_kind
-from conch.api.kinds import INFERENCE_SERVICE, Ref, ServiceKey
+from conch.api.kinds import INFERENCE_SERVICE, METADATA_ONLY, Kind, Ref, ServiceKey
 from conch.api.names import FIELD_MANAGER
 from conch.api.reasons import Reason
 from conch.api.reduction import reductions
@@ -20,7 +21,9 @@ from conch.observe.identity import controller_uid, is_orphan, owner_words
 from conch.plan import Action, Adopt, Apply, ApplyRejected, Assign, Delete, Release, Step
 from conch.plan.actions import reject_taken_name
 from conch.write.errors import UNANSWERED, CallError
+from conch.write.lists import Listing, list_objects
 from conch.write.server import Server
+from conch_contract import names
 
 _HANDOVER: Final = "conch-handover"  # owns a Deployment's replicas between Conch and the autoscaler
 
@@ -87,6 +90,18 @@ class Writer:
             return
         if found is not None:
             self._store(found)
+
+    async def list_children(self, key: ServiceKey, kind: Kind) -> None:
+        """Read the objects of a kind that have the label of a service into the store.
+
+        Raises:
+            CallError: the API server refuses, or does not answer.
+        """
+        labels = f"{names.LABEL_SERVICE}={key.name}"
+        listing = Listing(kind, key.namespace, labels, metadata_only=kind in METADATA_ONLY)
+        async with aclosing(list_objects(self._server, listing)) as found:
+            async for body in found:
+                self._store(body)
 
     async def write_status(self, key: ServiceKey, uid: str, status: Mapping[str, Any]) -> bool:
         """Write a service's status, reduced until the API server accepts it.

@@ -15,6 +15,7 @@ import structlog
 
 from conch.api.kinds import LEASE, Ref
 from conch.api.names import FIELD_MANAGER
+from conch.observe.installation import Scope
 from conch.shutdown import RestartError
 from conch.write.conflicts import CONFLICT, retry_on_conflict
 from conch.write.errors import CallError
@@ -55,6 +56,7 @@ class Election:
     identity: str
     clock: Callable[[], float]
     terms: Terms = field(default_factory=Terms)
+    scope: Scope = field(default_factory=Scope)  # the services of this installation, for other ones
     _lease: Lease = None  # as last read or written
     _changed: float = 0.0  # when this replica last saw a change of it
     _others: bool = False  # whether another replica was its last holder
@@ -191,15 +193,17 @@ class Election:
 
     async def _write(self, lease: Lease, spec: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Create the Lease, or replace the one that was read; 409 if that has been written since."""
+        notes = self.scope.build_annotations()
         if lease is None:
             body = {
                 "apiVersion": LEASE.api_version,
                 "kind": LEASE.name,
-                "metadata": {"name": self.name, "namespace": self.namespace},
+                "metadata": {"name": self.name, "namespace": self.namespace, "annotations": notes},
                 "spec": spec,
             }
             return await self.server.create(LEASE, body, dry_run=dry_run)
-        changed = {**lease, "spec": {**(lease.get("spec") or {}), **spec}}
+        meta = {**lease["metadata"], "annotations": {**(lease["metadata"].get("annotations") or {}), **notes}}
+        changed = {**lease, "metadata": meta, "spec": {**(lease.get("spec") or {}), **spec}}
         return await self.server.replace(LEASE, changed, FIELD_MANAGER, dry_run=dry_run)
 
 

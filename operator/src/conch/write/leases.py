@@ -5,7 +5,7 @@ import json
 import structlog
 
 from conch.api.kinds import LEASE, Ref
-from conch.observe.installation import NO_LEASE, LeaseRecord
+from conch.observe.installation import NO_LEASE, LeaseRecord, Scope
 from conch.write.errors import CallError
 from conch.write.server import Server
 
@@ -25,6 +25,7 @@ async def read_lease(server: Server, installation: str) -> LeaseRecord | None:
             return LeaseRecord(exists=True)
         _log.warning("Lease not read", installation=installation, error=error.message)
         return None
-    return (
-        NO_LEASE if lease is None else LeaseRecord(exists=True, content=json.dumps(lease.get("spec"), sort_keys=True))
-    )
+    if lease is None:
+        return NO_LEASE
+    scope = Scope.read(lease["metadata"].get("annotations"))
+    return LeaseRecord(exists=True, content=json.dumps(lease.get("spec"), sort_keys=True), scope=scope)

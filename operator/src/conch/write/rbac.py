@@ -29,6 +29,7 @@ from conch.api.kinds import (
     Kind,
 )
 from conch.api.metrics import API_SERVICE_NAME
+from conch.api.names import ANNOTATION_LABEL_SELECTOR
 
 _HEADER: Final = "# Generated from operator/src/conch/write/rbac.py by `make generate`. Do not edit.\n"
 _CHILD_NOTE: Final = (
@@ -234,6 +235,11 @@ def _render_role(
     yield from _render_head(kind, name, namespace)
     for role in joins:
         yield f'    rbac.authorization.k8s.io/aggregate-to-{role}: "true"'
+    if name == _OPERATOR:  # by which the installation of another release finds this one, and what it serves
+        yield "  {{- with $.Values.watchLabelSelector }}"
+        yield "  annotations:"
+        yield f"    {ANNOTATION_LABEL_SELECTOR}: {{{{ . | quote }}}}"
+        yield "  {{- end }}"
     yield "rules:"
     yield from rules
 
