@@ -80,8 +80,15 @@ def add_up(lines: Iterable[str], services: int) -> dict[str, float]:
     return {part: round(1000 * SECONDS * count / services, 2) for part, count in found.most_common()}
 
 
-def draw(rows: Mapping[str, Mapping[str, float]], file: Path) -> None:
-    """Draw the parts of each run side by side, also those that only one of them has."""
+def draw(rows: Mapping[str, Mapping[str, float]], file: Path, label: str, unit: str) -> None:
+    """Draw the parts of each run side by side, also those that only one of them has.
+
+    Args:
+        rows: the value of each part, by run.
+        file: for the picture.
+        label: of the axis.
+        unit: of the values.
+    """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     parts = list(dict.fromkeys(part for found in rows.values() for part in found))[::-1]
@@ -89,9 +96,9 @@ def draw(rows: Mapping[str, Mapping[str, float]], file: Path) -> None:
     for index, (name, found) in enumerate(rows.items()):
         places = [place + height * (len(rows) - 1 - index) for place in range(len(parts))]
         total = sum(found.values())
-        axes.barh(places, [found.get(part, 0) for part in parts], height, label=f"{name}: {total:.0f} ms")
+        axes.barh(places, [found.get(part, 0) for part in parts], height, label=f"{name}: {total:.0f} {unit}")
     axes.set_yticks([place + height * (len(rows) - 1) / 2 for place in range(len(parts))], parts)
-    axes.set_xlabel("processor time of a service in a burst, ms")
+    axes.set_xlabel(label)
     axes.legend(loc="lower right")
     figure.savefig(file, dpi=110)
 
@@ -118,7 +125,7 @@ def main(services: int, name: str, output: Path | None, beside: Path | None, pic
     if output:
         output.write_text(json.dumps({name: found}, indent=2) + "\n")
     if picture:
-        draw(rows, picture)
+        draw(rows, picture, "processor time of a service in a burst, ms", "ms")
 
 
 if __name__ == "__main__":

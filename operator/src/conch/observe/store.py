@@ -128,7 +128,7 @@ class Store:
     def _leaves_out(self, key: ServiceKey, ref: Ref) -> bool:
         """Return whether another installation serves the service of an object, as far as this one knows.
 
-        Routes are kept whole: they take hostnames, whoever serves them.
+        Routes are kept whole: they take hostnames, whichever installation serves them.
         """
         if self._selects is None or ref.kind in {INFERENCE_SERVICE, HTTP_ROUTE}:
             return False
