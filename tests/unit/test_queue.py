@@ -59,6 +59,48 @@ async def test_a_closed_queue_brings_no_key_after_its_rest() -> None:
         await asyncio.wait_for(queue.get(), 2 * REST_SECONDS)
 
 
+async def test_a_closed_queue_brings_no_key_that_was_worked_on_when_it_was_closed() -> None:
+    queue = WorkQueue()
+    queue.add(A)
+    key = await take(queue)
+    queue.add(A)
+    queue.close()
+    queue.done(key)
+    queue.add_after(B, 0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.get(), 2 * REST_SECONDS)
+
+
+@pytest.mark.parametrize("adds_first", [True, False], ids=["before the retry", "after the retry"])
+async def test_no_event_and_no_step_shortens_the_wait_that_a_server_has_set(*, adds_first: bool) -> None:
+    queue = WorkQueue()
+    seconds = 5 * REST_SECONDS
+    queue.add(A)
+    key = await take(queue)
+    due = asyncio.get_running_loop().time() + seconds
+    if adds_first:
+        queue.add(A)
+    queue.retry(A, at_least=seconds)
+    queue.add_after(A, 0.0)  # the next step of a rollout is due
+    queue.done(key)
+    queue.add(A, Cause.EDIT)
+    queue.add(B)
+    assert await take(queue) == B, "others do not wait"
+    assert await take(queue) == A
+    assert asyncio.get_running_loop().time() >= due
+
+
+async def test_an_event_shortens_a_backoff_that_no_server_has_set() -> None:
+    queue = WorkQueue()
+    queue.add(A)
+    key = await take(queue)
+    for _ in range(20):
+        queue.retry(A)
+    queue.done(key)
+    queue.add(A)
+    assert await take(queue) == A
+
+
 async def test_namespaces_take_turns() -> None:
     queue = WorkQueue()
     for key in (A, B, C, OTHER):

@@ -7,7 +7,7 @@ added twice before that is worked on once. In addition:
 - Namespaces take turns, so that an edit of one tenant does not wait for two thousand services of another. Within a
   namespace the causes take turns: edits, creations, and all else, most of which new pods bring.
 - A key rests after it was worked on: events come in groups, such as those of a new pod, and each group is worked on
-  once. The first one does not wait.
+  once. The first one does not wait. After an answer with Retry-After it rests as long as the API server requires.
 
 It knows nothing of Kubernetes, and its clock is the event loop's.
 """
@@ -75,10 +75,12 @@ class WorkQueue:
         self._active: set[ServiceKey] = set()
         self._resting: dict[ServiceKey, asyncio.TimerHandle] = {}
         self._dirty: dict[ServiceKey, Cause] = {}  # added while active or resting
+        self._rests_until: dict[ServiceKey, float] = {}  # active keys whose rest is longer, by the event loop's clock
         self._timers: dict[ServiceKey, asyncio.TimerHandle] = {}
         self._failures: dict[ServiceKey, int] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._random = random.Random(seed)  # noqa: S311  jitter is no secret
+        self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._queued)
@@ -106,7 +108,7 @@ class WorkQueue:
 
     def add_after(self, key: ServiceKey, seconds: float) -> None:
         """Queue a key after some seconds, if nothing queues it before."""
-        if key in self._queued or key in self._dirty:
+        if self._is_closed or key in self._queued or key in self._dirty:
             return
         loop = asyncio.get_running_loop()
         planned = self._timers.get(key)
@@ -119,12 +121,17 @@ class WorkQueue:
         """Queue a key again after a failure; return the delay in seconds: exponential, with jitter and a maximum.
 
         Call it before `done`: a key that was added meanwhile is worked on after its rest all the same.
+
+        Args:
+            key: the key.
+            at_least: seconds for which it rests, whatever adds it: those of Retry-After.
         """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(BACKOFF_FIRST * 2.0 ** min(failures, 16), BACKOFF_LIMIT)
         delay *= 1 + self._random.uniform(-BACKOFF_JITTER, BACKOFF_JITTER)
         delay = max(delay, at_least)
+        self._rests_until[key] = asyncio.get_running_loop().time() + at_least
         self.add_after(key, delay)
         return delay
 
@@ -156,10 +163,14 @@ class WorkQueue:
     def done(self, key: ServiceKey) -> None:
         """Mark a key as processed; queue it again after its rest, if it is added until then."""
         self._active.discard(key)
-        self._resting[key] = asyncio.get_running_loop().call_later(REST_SECONDS, self._end_rest, key)
+        loop = asyncio.get_running_loop()
+        until = max(loop.time() + REST_SECONDS, self._rests_until.pop(key, 0.0))
+        if not self._is_closed:
+            self._resting[key] = loop.call_at(until, self._end_rest, key)
 
     def close(self) -> None:
-        """Cancel all delayed additions, and those of keys that rest."""
+        """Cancel all delayed additions, and those of keys that rest; later ones have no effect."""
+        self._is_closed = True
         for key in list(self._timers):
             self._cancel_timer(key)
         for rest in self._resting.values():
