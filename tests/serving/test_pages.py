@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import repeat
 
@@ -15,6 +16,7 @@ from conch.signals.page import PageError, read_page
 SECONDS = 10.0
 PAGE = b"nv_inference_count 1\n"
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+PART = b"Content-Type:multipart/a;boundary=%d\r\r--%d\r"  # for the parser of e-mail, a part in the one before
 ANSWERS: dict[str, tuple[Callable[[], Iterator[bytes]], str]] = {
     "interim answers without end": (lambda: repeat(b"HTTP/1.1 100 Continue\r\n\r\n" * 100), "HTTP status 100"),
     "headers without end": (lambda: repeat(b"X-One: two\r\n" * 100), "does not answer /metrics by HTTP|KiB of headers"),
@@ -41,6 +43,22 @@ ANSWERS: dict[str, tuple[Callable[[], Iterator[bytes]], str]] = {
     "a length of zeros and 5,000 digits": (
         lambda: iter([b"HTTP/1.0 200 OK\r\nContent-Length: " + b"0" * 18 + b"9" * 5_000 + b"\r\n\r\n"]),
         "more than 1 MiB",
+    ),
+    "headers with parts of MIME": (
+        lambda: iter([b"HTTP/1.0 200 OK\r\n", *(PART % (each, each) for each in range(300)), b"\r\n\r\n", PAGE]),
+        "headers that cannot be read",
+    ),
+    "a header of two lines": (
+        lambda: iter([b"HTTP/1.0 200 OK\r\nX-One: two\r\n three\r\n\r\n", PAGE]),
+        "headers that cannot be read",
+    ),
+    "a header without a name": (
+        lambda: iter([b"HTTP/1.0 200 OK\r\n: one\r\n\r\n", PAGE]),
+        "headers that cannot be read",
+    ),
+    "two lengths": (
+        lambda: iter([LENGTH[:-2] % 1 + b"content-length: 2\r\n\r\n", PAGE]),
+        "headers that HTTP/1.0 does not have",
     ),
     "less than its length": (lambda: iter([LENGTH % 1_000, PAGE]), "ends its answer to /metrics too early"),
     "a body without end": (lambda: repeat(b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 100_000), "more than 1 MiB"),
@@ -81,7 +99,11 @@ async def test_what_is_no_page_is_refused(pieces: Callable[[], Iterator[bytes]],
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-@pytest.mark.parametrize("head", [b"HTTP/1.0 200 OK\r\n\r\n", LENGTH % len(PAGE)], ids=["until the end", "length"])
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.0 200 OK\r\n\r\n", LENGTH % len(PAGE), b"HTTP/1.1 200 \r\ncontent-length:%d \t\r\n\r\n" % len(PAGE)],
+    ids=["until the end", "length", "blanks"],
+)
 async def test_a_page_is_read_however_it_is_cut(host: str, head: bytes) -> None:
     answer = head + PAGE
     for pieces in ([answer], [answer[:5], answer[5:40], answer[40:]], [bytes([each]) for each in answer]):
@@ -115,3 +137,26 @@ async def test_a_pod_that_does_not_answer_in_time_is_left() -> None:
         with pytest.raises(PageError, match=rf"does not answer at port {port} \(TimeoutError\)"):
             await read_page("127.0.0.1", port, seconds=0.2)
         over.set()
+
+
+async def test_an_answer_of_single_bytes_is_read_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, reads = asyncio.get_running_loop(), 0
+    receive = loop.sock_recv
+
+    async def count(connection: socket.socket, most: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        return await receive(connection, most)
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b"a")
+                await writer.drain()
+                await asyncio.sleep(0)
+
+    monkeypatch.setattr(loop, "sock_recv", count)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        with pytest.raises(PageError, match=r"TimeoutError|KiB of headers"):
+            await read_page("127.0.0.1", server.sockets[0].getsockname()[1], seconds=0.5)
+    assert 0 < reads <= 20, "the pauses between reads grow"
