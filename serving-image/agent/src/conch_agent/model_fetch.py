@@ -156,6 +156,17 @@ class ModelFetch:
         environments = Environments(folder, cache, place, parse_index(secret), self._settings.max_bytes)
         return await environments.ensure(requirements)
 
+    async def keep_environment(self, environment: Path | None) -> None:
+        """Delete the Python environments of contents before. The model folder has links of its own.
+
+        Args:
+            environment: The folder of the environment of this content; None: it has none.
+        """
+        for home in (self._settings.downloads, self._settings.decrypted):
+            for folder in (home / self._model.name / name for name in ENVIRONMENT_FOLDERS):
+                if folder != environment:
+                    await run_in_thread(delete_tree, folder)
+
     async def discard(self, source: Source, listing: Listing) -> None:
         """Delete the files and what is known of them, so that the next fetch downloads them again.
 

@@ -308,7 +308,9 @@ class Preparation:
             if self._source.decrypt or not files.uses_cache:
                 raise
             model = await self._leave_cache(model, fetched, files, CacheUnusableError.from_os_error(error))
-            await self._build_folder(model, fetched, await self._install(fetched, files, attempt))
+            environment = await self._install(fetched, files, attempt)
+            await self._build_folder(model, fetched, environment)
+        await files.keep_environment(environment)
         await files.clear()
         return model
 
