@@ -268,7 +268,7 @@ class Agent:
         return exchange
 
     async def _remove_others(self, sources: Mapping[str, ModelSource]) -> None:
-        """Unload and delete models in the repository that the manifest does not have."""
+        """Unload and delete models in the repository that the manifest does not have. What cannot be deleted stays."""
         repository, downloads = self._settings.repository, self._settings.downloads
         for folder in [path for path in repository.iterdir() if path.name not in sources]:
             await self._triton.wait_for_load(folder.name)
@@ -276,7 +276,10 @@ class Agent:
                 await self._triton.unload(folder.name)
             except (TritonUnavailableError, TritonError) as error:
                 self._log.info("not unloaded", model=folder.name, detail=str(error))
-            await run_in_thread(folders.remove_folder, folder, folders.find_trash(downloads, folder.name))
+            try:
+                await run_in_thread(folders.remove_folder, folder, folders.find_trash(downloads, folder.name))
+            except OSError as error:  # such as of a disk that has become read-only: the other models are served
+                self._log.warning("not removed", model=folder.name, detail=str(error))
         encrypted = {name for name, source in sources.items() if source.decrypt}
         trash = (path for name in sources for path in folders.list_trash(downloads, name))  # a model is laid out now
         used = {*sources, *(path.name for path in trash)}
