@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from conch_agent.reasons import Failure, Reason
+from conch_agent.sources import token_service
 from conch_agent.sources.az_credentials import FederatedIdentity
 from conch_agent.sources.az_token import TokenSource
 from conch_agent.sources.gs_token import MetadataTokens
@@ -204,3 +207,20 @@ async def test_a_metadata_server_that_answers_without_a_token(answer: str) -> No
         tokens = MetadataTokens("gs://models/m", Endpoint(url, "127.0.0.1", int(url.rpartition(":")[2])))
         with pytest.raises(Failure, match=r"answered without a token\. Correct GOOGLE_POD_IDENTITY"):
             await tokens.request(NOW)
+
+
+async def test_a_metadata_server_that_answers_too_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_service, "_TIMEOUT", aiohttp.ClientTimeout(total=0.2, sock_connect=10))
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.01)
+
+    async with serve(handle, None) as url:
+        server = Endpoint(url, "127.0.0.1", int(url.rpartition(":")[2]))
+        with pytest.raises(Failure, match=r"127\.0\.0\.1:\d+ did not answer within 0\.2 s") as caught:
+            await MetadataTokens("gs://models/m", server).request(NOW)
+    assert caught.value.reason == Reason.UNREACHABLE

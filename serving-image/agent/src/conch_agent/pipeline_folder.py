@@ -11,6 +11,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from conch_agent import config, layout
 from conch_agent.boot import read_boot_id
 from conch_agent.dependencies import find_steps
+from conch_agent.disk import translate_full_disk
 from conch_agent.effective_config import find_written_values
 from conch_agent.folders import find_trash
 from conch_agent.pipeline import build_ensemble
@@ -40,7 +41,7 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
         settings: The agent's settings.
 
     Raises:
-        Failure: InvalidPipeline: the tensors of the steps do not fit. SignaturePolicyUnreadable.
+        Failure: InvalidPipeline: the tensors of the steps do not fit. SignaturePolicyUnreadable. DiskFull.
     """
     policy = read_policy(settings)  # without files of its own, a pipeline passes any that can be read
     ensemble = build_ensemble(source, configs)
@@ -65,7 +66,8 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
     if read_marker(target) != model:
         text, plan = config.to_text(ensemble), layout.Plan({}, model.versions, None)
         trash = find_trash(settings.downloads, target.name)
-        layout.build_folder(plan, folder, folder / "laid", target, trash, config=text, marker=asdict(model))
+        with translate_full_disk(source.storage_uri):
+            layout.build_folder(plan, folder, folder / "laid", target, trash, config=text, marker=asdict(model))
     return model
 
 

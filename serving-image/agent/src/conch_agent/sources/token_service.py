@@ -19,9 +19,18 @@ from yarl import URL
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import read_text
 from conch_agent.sources.answer import Answer, read_body
-from conch_agent.sources.connection import ISSUER_REMEDY, build_context, build_options, check_proxy, explain
+from conch_agent.sources.connection import (
+    ISSUER_REMEDY,
+    Problem,
+    build_context,
+    build_options,
+    check_proxy,
+    explain,
+    name_proxy,
+)
 from conch_agent.sources.destinations import CheckedResolver, Destinations
 from conch_agent.sources.network import NetworkSettings
+from conch_agent.sources.proxies import Proxy
 from conch_agent.sources.secret_settings import Endpoint
 from conch_contract.addresses import Address
 from conch_contract.parsing import parse_json
@@ -97,7 +106,7 @@ class TokenService:
                         break
                 status, phrase, text = answer.status, answer.reason or "", body.decode(errors="replace").strip()
         except (aiohttp.ClientError, TimeoutError) as error:
-            problem = explain(error, endpoint.host, endpoint.port, proxy)
+            problem = self._explain(error, proxy)
             remedy = ISSUER_REMEDY if problem.is_untrusted else problem.remedy
             raise self.build_failure(f"cannot be reached: {problem.cause}", remedy, Reason.UNREACHABLE) from None
         except ValueError as error:  # of the address
@@ -105,6 +114,14 @@ class TokenService:
         if status != 200:
             raise RefusedError(read_body(status, phrase, text))
         return text
+
+    def _explain(self, error: aiohttp.ClientError | TimeoutError, proxy: Proxy | None) -> Problem:
+        """Return the cause of a request without an answer. The time of a connection is limited apart from that."""
+        host, port = self.endpoint.host, self.endpoint.port
+        if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError):
+            cause = f"{host}:{port} did not answer within {_TIMEOUT.total:g} s"
+            return name_proxy(Problem(cause, "Read the server's log; the agent tries again"), proxy)
+        return explain(error, host, port, proxy)
 
     def build_refused(self, answer: Answer, whom: str, remedy: str) -> Failure:
         """Return the failure of an answer with another status than 200.
