@@ -447,3 +447,27 @@ async def test_an_object_is_created_unless_its_name_is_taken(
         [rejected] = await writer.execute(ServiceKey(namespace, "magika"), uids["magika"], [step])
     assert (rejected.ref, rejected.reason) == (Ref(kind, "taken"), "NameTaken")
     assert [read_writer(name) for name in ("free", "known", "taken")] == ["now", "now", "before"]
+
+
+async def test_a_child_of_a_service_of_before_is_waited_for(cluster: Cluster, kube: Kube, namespace: str) -> None:
+    """The garbage collector is about to take it, and a finalizer of another controller may hold it for long."""
+    kube.apply([isvc()], namespace)
+    [service] = kube.list(INFERENCE_SERVICE, namespace)
+    ref = Ref(CONFIG_MAP, "held")
+
+    def build(uid: str, **meta: Any) -> Object:
+        kind = {"apiVersion": INFERENCE_SERVICE.api_version, "kind": INFERENCE_SERVICE.name, "controller": True}
+        owners = [{**kind, "name": "magika", "uid": uid}]
+        meta |= {"name": ref.name, "namespace": namespace, "ownerReferences": owners}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"a": "b"}}
+
+    kube.apply([build("00000000-0000-0000-0000-000000000001", finalizers=["example.com/hold"])], namespace)
+    step = (Apply(ref, build(service["metadata"]["uid"]), new=True),)
+    async with await Server.connect(str(cluster.kubeconfig)) as server:
+        writer, key = Writer(server, lambda _: None), ServiceKey(namespace, "magika")
+        [rejected] = await writer.execute(key, service["metadata"]["uid"], [step])
+        assert not rejected.final
+        assert rejected.message.startswith("Conch cannot write ConfigMap/held, and tries again")
+        await server.delete(namespace, ref)
+        await server.merge(namespace, ref, {"metadata": {"finalizers": None}}, "test")
+        assert await writer.execute(key, service["metadata"]["uid"], [step]) == []

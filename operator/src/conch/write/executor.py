@@ -179,6 +179,8 @@ class Writer:
             if there is None:
                 raise
             if controller_uid(there) != owner_uid and not is_orphan(there, key.name):
+                if owner_words(there) == f"{INFERENCE_SERVICE.name}/{key.name}":
+                    raise  # of a service that was deleted and made again: the garbage collector is about to take it
                 return reject_taken_name(ref, owner_words(there))
             written = await self._server.apply(ref.kind, manifest, FIELD_MANAGER)
         self._store(written)
