@@ -6,8 +6,8 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -158,6 +158,41 @@ def put(folder: Path, mark: str, content: bytes, *, in_part: bool) -> None:
     part = find_part(folder, PurePosixPath("weights"))
     (part.file if in_part else folder / "files" / "weights").write_bytes(content)
     write_record(part.record, Record(mark, SIZE, SIZE, "", done=True))
+
+
+@pytest.mark.usefixtures("folder")
+async def test_many_pods_that_cannot_be_reached_are_not_all_waited_for(tmp_path: Path) -> None:
+    """As behind a network policy that drops packets. Each connection costs a second, and each piece eleven of them."""
+    origin = tmp_path / "large"
+    origin.mkdir()
+    (origin / "weights").touch()
+    os.truncate(origin / "weights", 12 * RANGE)
+    source = Ranged(origin)
+    listing = await source.list_files()
+    (tmp_path / "storage").mkdir()
+    (tmp_path / "storage" / "AWS_ACCESS_KEY_ID").write_text("x")
+    with ExitStack() as stack:
+        others = [stack.enter_context(fill_backlog()) for _ in range(60)]
+        peers = Peers(Settings(root=tmp_path, peers=("127.0.0.1", *others)), list)
+        place = ModelSource(name="m", format="onnx", storage_uri=source.uri)
+        async with peers.share(source, place, listing, Progress()) as shared:
+            assert isinstance(shared, PeerSource)
+            async with shared.connect():
+                size = sum([len(block) async for block in shared.read(listing.items[0], 0)])
+    assert size == 12 * RANGE
+    assert source.reads == 12
+    assert 0 < len(shared._paused) < 30, "the pods that were requested"
+
+
+@contextmanager
+def fill_backlog() -> Iterator[str]:
+    """Yield an address to which no connection is complete: its queue is full, so that the kernel drops packets."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as stack:
+        for _ in range(2):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)  # noqa: FBT003  the socket's own
+            client.connect_ex(server.getsockname())
+        yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def test_a_complete_part_is_read_while_the_file_is_the_old_one(folder: Path) -> None:

@@ -31,6 +31,8 @@ _MOST_PODS: Final = 3  # that are requested to read a piece
 _MOST_CACHES: Final = 8  # pods that are requested for a piece that they may have: the answer takes a round trip
 _PAUSE: Final = 1.0  # seconds, in which a pod may start, or read its manifest
 _WAIT_PAUSE: Final = 10.0  # seconds, for each second of a wait in vain: no pod costs more than a tenth of the time
+_LONG_WAIT: Final = 0.5  # seconds
+_MOST_WAITS: Final = 3  # long ones in vain in a row: then all pods that have not answered are left out, as one is
 _AT_ONCE: Final = 4  # pieces that this pod reads, and that it keeps for others: their bytes are in memory
 
 
@@ -66,6 +68,9 @@ class PeerSource:
         self._reads = RangedReads(self._read_range, _AT_ONCE)
         self._items = {(str(item.path), item.mark, item.size): item for item in listing.items}
         self._paused: dict[Address, float] = {}  # until when an address is left out
+        self._answered = set[Address]()  # pods whose last answer has come
+        self._waits = 0  # long ones in vain since the last answer
+        self._silent_until = 0.0  # until when pods that have not answered are left out
         self._caches = set[Address]()  # pods that had a piece already: those that are ready have all
         self._kept: dict[Piece, asyncio.Task[None]] = {}
         self._from_store: set[Piece] = set()  # those of the kept that the store sends now
@@ -149,8 +154,12 @@ class PeerSource:
 
     async def _rank(self, piece: Piece) -> list[Address]:
         """Return the addresses of a piece, without those that have just not sent one."""
-        now = time.monotonic()
-        return rank((each for each in await self._addresses.list() if self._paused.get(each, 0.0) <= now), piece)
+        return rank((each for each in await self._addresses.list() if not self._is_left_out(each)), piece)
+
+    def _is_left_out(self, address: Address) -> bool:
+        is_silent = not address.is_own and address not in self._answered
+        until = max(self._paused.get(address, 0.0), self._silent_until if is_silent else 0.0)
+        return time.monotonic() < until
 
     async def _keep_once(self, piece: Piece, item: Item) -> None:
         """Keep a piece, which this pod reads once for itself and the others."""
@@ -182,6 +191,8 @@ class PeerSource:
         others = [each for each in await self._rank(piece) if not each.is_own]
         others.sort(key=lambda each: each not in self._caches)
         for address in others[:_MOST_CACHES]:
+            if self._is_left_out(address):
+                continue
             if (content := await self._request(address, piece, only_if_cached=True)) is not None:
                 self._caches.add(address)
                 return content
@@ -197,12 +208,22 @@ class PeerSource:
         try:
             content = await request_piece(address, piece, self._keys.secret, only_if_cached=only_if_cached)
         except PeerError as error:
-            now = time.monotonic()
-            self._paused[address] = now + max(_PAUSE, (now - began) * _WAIT_PAUSE)
+            self._leave_out(address, time.monotonic() - began)
             self._log.info("a pod sends no piece", address=address.text, path=piece.path, detail=str(error))
             return None
+        self._answered.add(address)
+        self._waits = 0
         self._progress.from_pods += len(content or b"")
         return content
+
+    def _leave_out(self, address: Address, waited: float) -> None:
+        """Leave a pod out for a while, after a wait of some seconds in vain."""
+        now = time.monotonic()
+        self._paused[address] = now + max(_PAUSE, waited * _WAIT_PAUSE)
+        self._answered.discard(address)
+        self._waits += waited >= _LONG_WAIT
+        if self._waits >= _MOST_WAITS:
+            self._silent_until = max(self._silent_until, now + waited * _WAIT_PAUSE)
 
     async def _read_store(self, piece: Piece, item: Item) -> Buffer:
         async with aclosing(self._source.read_range(item, piece.start, piece.end)) as blocks:
