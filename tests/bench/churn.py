@@ -1,20 +1,21 @@
-"""One hour of services that come, change and go: what the operator has of memory, tasks and file descriptors meanwhile.
+"""Services that come, change and go for some time: what the operator has of memory, tasks and descriptors meanwhile.
 
-A leak is a line that climbs. `python -m tests.bench.churn --minutes 60 --picture docs/figures/churn.png`
+A leak is a line that climbs: the slope of the second half of the time, when what is allocated once is there, is
+reported for a day. `python -m tests.bench.churn --minutes 60 --picture docs/figures/churn.png`
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -25,13 +26,17 @@ from matplotlib.figure import Figure
 from conch.api.kinds import INFERENCE_SERVICE, NAMESPACE, Ref
 from conch.write import Server
 from tests.api.operator import isvc
+from tests.bench import results
 from tests.bench.controllers import read_image_settings
 from tests.bench.figures import figures_of
+from tests.bench.slope import Slope, compute_slope, describe
+from tests.bench.stage import open_cluster
 from tests.cluster import Cluster
 from tests.support.ports import free_port
 
 _SERVICES = 20  # services at a time
 _SAMPLE_SECONDS = 10.0
+_MINUTES_A_DAY = 24 * 60
 _TASKS = re.compile(r"^conch_tasks (\S+)$", re.MULTILINE)
 
 
@@ -107,7 +112,20 @@ async def _create(server: Server, namespace: str, body: Mapping[str, object]) ->
     await server.create(INFERENCE_SERVICE, {**body, "metadata": {**meta, "namespace": namespace}})
 
 
-def draw(samples: list[Sample], file: Path) -> None:
+def extrapolate(samples: Sequence[Sample]) -> Slope:
+    """Return how memory grows in a day, in MiB, by the samples of the second half of the time.
+
+    >>> extrapolate([Sample(minute, 80 + min(minute, 5) + minute / 32, 40, 70, 0) for minute in range(11)]).median
+    45.0
+
+    Raises:
+        ValueError: the second half has fewer than two samples.
+    """
+    half = samples[-1].minutes / 2
+    return compute_slope([(each.minutes, each.mib) for each in samples if each.minutes >= half]).scale(_MINUTES_A_DAY)
+
+
+def draw(samples: Sequence[Sample], slope: Slope, file: Path) -> None:
     """Draw each figure over the time."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True)
@@ -120,7 +138,7 @@ def draw(samples: list[Sample], file: Path) -> None:
         place.set_ylim(bottom=0)
         place.grid(alpha=0.3)
     axes[-1].set_xlabel("minutes")
-    axes[0].set_title(f"{samples[-1].services} services came, changed and went", fontsize="medium")
+    axes[0].set_title(f"{samples[-1].services} services came, changed and went: {describe(slope)}", fontsize="medium")
     figure.savefig(file)
 
 
@@ -141,20 +159,18 @@ async def run(cluster: Cluster, minutes: float, every: float) -> list[Sample]:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--minutes", default=60.0, show_default=True, help="How long services come and go.")
 @click.option("--every", default=3.0, show_default=True, help="Seconds between two services.")
-@click.option("--output", default="build/churn.json", show_default=True, type=click.Path(path_type=Path))
+@click.option("--output", default=results.FOLDER / "churn.json", show_default=True, type=click.Path(path_type=Path))
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the figures into this file too.")
 def main(minutes: float, every: float, output: Path, picture: Path | None) -> None:
     """Let services come, change and go, and show what the operator has meanwhile."""
-    cluster = Cluster("conch-api")
-    cluster.up(nodes=0, kwok=True)
-    kubectl = [sys.executable, "-m", "tests.cluster", "kubectl", "--"]
-    env = {**os.environ, "CONCH_CLUSTER": cluster.name}
-    subprocess.run([*kubectl, "apply", "--server-side", "--force-conflicts", "-f", "crds/"], check=True, env=env)
-    samples = asyncio.run(run(cluster, minutes, every))
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps([asdict(sample) for sample in samples], indent=1) + "\n")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no operator and no namespace is left
+    samples = asyncio.run(run(open_cluster(), minutes, every))
+    slope = extrapolate(samples)
+    click.echo(f"\n{samples[-1].services} services in {minutes:g} minutes; memory: {describe(slope)}")
+    figures = {"minutes": minutes, "mib_a_day": asdict(slope), "samples": [asdict(sample) for sample in samples]}
+    results.write(output, figures)
     if picture is not None:
-        draw(samples, picture)
+        draw(samples, slope, picture)
 
 
 if __name__ == "__main__":

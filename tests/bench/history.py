@@ -7,7 +7,6 @@ So how fast the machine is at the moment concerns all of them.
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import click
 from matplotlib.figure import Figure
 
 from tests.api.operator import install_crd
-from tests.bench import burst
+from tests.bench import burst, results
 from tests.bench.burst import Burst
 from tests.bench.controllers import CONCH, Program
 from tests.bench.stage import open_cluster
@@ -61,7 +60,7 @@ def draw(runs: Mapping[str, Sequence[Burst]], file: Path) -> None:
         values = [statistics.median(getattr(run, name) for run in found) for found in runs.values()]
         place.plot(list(runs), values, marker="o")
         place.set_ylabel(label)
-        place.set_ylim(bottom=0)
+        place.set_ylim(0, 1.1 * max(*values, 1))
         place.grid(alpha=0.3)
     axes[-1].tick_params(axis="x", rotation=30)
     figure.savefig(file, dpi=110)
@@ -88,8 +87,8 @@ def main(commits: Sequence[str], services: int, rounds: int, output: Path | None
                 install_crd(kube, clone)
             runs[program.name].append(asyncio.run(burst.measure(program, cluster, services)))
             click.echo(str(runs[program.name][-1]))
-    if output:
-        output.write_text(json.dumps([asdict(run) for found in runs.values() for run in found], indent=2) + "\n")
+            if output:
+                results.write(output, [asdict(run) for found in runs.values() for run in found])
     if picture:
         draw(runs, picture)
 

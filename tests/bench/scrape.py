@@ -23,8 +23,10 @@ from conch.write import Server
 from conch.write.server import METADATA_LIST
 from conch_contract import names
 from tests.api.metrics_api import ROOT, MetricsProcess, pod, status
+from tests.bench import results
 from tests.bench.figures import figures_of
 from tests.bench.services import clear
+from tests.bench.stage import open_cluster
 from tests.cluster import Cluster, clients
 from tests.serving.slow import SlowTriton
 from tests.support.kube import Kube
@@ -134,16 +136,14 @@ async def measure(kube: Kube, cluster: Cluster, pods: int, services: int, second
 @click.option("--pods", default=1000, show_default=True)
 @click.option("--autoscalers", default=100, show_default=True)
 @click.option("--seconds", default=60.0, show_default=True)
-@click.option("--output", default="build/bench-scrape.json", show_default=True)
-def main(pods: int, autoscalers: int, seconds: float, output: str) -> None:
+@click.option("--output", default=results.FOLDER / "scrape.json", show_default=True, type=click.Path(path_type=Path))
+def main(pods: int, autoscalers: int, seconds: float, output: Path) -> None:
     """Measure the metrics API."""
-    cluster = Cluster("conch-api")
-    cluster.up(nodes=0, kwok=True)
+    cluster = open_cluster()
     with Kube(clients.program("kubectl"), cluster.kubeconfig) as kube:
         cost = asyncio.run(measure(kube, cluster, pods, autoscalers, seconds))
     Console().print(asdict(cost))
-    Path(output).parent.mkdir(exist_ok=True)
-    Path(output).write_text(json.dumps(asdict(cost), indent=2) + "\n")
+    results.write(output, asdict(cost))
 
 
 if __name__ == "__main__":

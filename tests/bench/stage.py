@@ -25,9 +25,14 @@ class Stage:
     children: Children
 
 
+def cluster_named(name: str) -> Cluster:
+    """Return the cluster whose name ends with `name`, and begins with that of the environment."""
+    return Cluster(f"{os.environ.get('CONCH_CLUSTER', 'conch')}-{name}")
+
+
 def open_cluster(name: str = "api") -> Cluster:
     """Bring up a control plane and fake nodes, with the CRD; the cluster's name ends with `name`."""
-    cluster = Cluster(f"{os.environ.get('CONCH_CLUSTER', 'conch')}-{name}")
+    cluster = cluster_named(name)
     cluster.up(nodes=0, kwok=True)
     with Kube(clients.program("kubectl"), cluster.kubeconfig) as kube:
         install_crd(kube)
