@@ -6,11 +6,10 @@ Nothing here fails on time: a figure is for reading. Pods are kwok's, the API se
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from itertools import product
 from pathlib import Path
@@ -20,17 +19,25 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import burst, edits, paced, restart
+from tests.bench import burst, edits, idle, paced, restart, results
 from tests.bench.burst import Burst
 from tests.bench.controllers import CONCH, Program, R
 from tests.bench.edits import Edits
+from tests.bench.idle import Idle
 from tests.bench.paced import Paced
 from tests.bench.restart import Restart
 from tests.bench.stage import open_cluster
 from tests.cluster import Cluster
 
-Record = Burst | Paced | Edits | Restart
-PROGRAMS: Final = {"burst": (R, CONCH), "paced": (R, CONCH), "edits": (CONCH,), "restart": (R, CONCH)}
+Record = Burst | Paced | Edits | Restart | Idle
+PROGRAMS: Final = {
+    "burst": (R, CONCH),
+    "paced": (R, CONCH),
+    "edits": (CONCH,),
+    "restart": (R, CONCH),
+    "idle": (CONCH,),
+}
+SIZES: Final = {"burst": (200, 500, 2_000), "paced": (200,), "edits": (2_000,), "restart": (2_000,)}
 _IN_TITLE: Final = frozenset({"who", "services", "rate"})
 
 
@@ -43,8 +50,35 @@ async def measure(measurement: str, program: Program, cluster: Cluster, services
             return await paced.measure(program, cluster, services, rate)
         case "edits":
             return await edits.measure(program, cluster, services)
-        case _:
+        case "restart":
             return await restart.measure(program, cluster, services)
+        case _:
+            return await idle.measure(program, cluster)
+
+
+def list_turns(measurements: Sequence[str], sizes: Sequence[int], rate: float) -> Iterator[tuple[str, int, str]]:
+    """Yield what is measured, with how many services, and its title.
+
+    Args:
+        measurements: names of `PROGRAMS`. `idle` has no service, so one turn.
+        sizes: numbers of services; none: those that the targets name for each measurement.
+        rate: creations a second.
+
+    >>> for turn in list_turns(["burst", "paced", "idle"], [], 10.0):
+    ...     print(turn)
+    ('burst', 200, 'burst, 200 services')
+    ('burst', 500, 'burst, 500 services')
+    ('burst', 2000, 'burst, 2000 services')
+    ('paced', 200, 'paced, 200 services, 10 a second')
+    ('idle', 0, 'idle, no service')
+    """
+    for measurement in measurements:
+        if measurement == "idle":
+            yield measurement, 0, "idle, no service"
+            continue
+        for services in sizes or SIZES[measurement]:
+            title = f"{measurement}, {services} services" + (f", {rate:g} a second" if measurement == "paced" else "")
+            yield measurement, services, title
 
 
 def draw_table(title: str, records: Sequence[Record]) -> Table:
@@ -73,9 +107,7 @@ def draw_table(title: str, records: Sequence[Record]) -> Table:
     "sizes",
     type=click.IntRange(1),
     multiple=True,
-    default=[200],
-    show_default=True,
-    help="How many services; repeatable.",
+    help=f"How many services; repeatable. Default: those of the targets, {SIZES}.",
 )
 @click.option(
     "--rate",
@@ -90,24 +122,22 @@ def draw_table(title: str, records: Sequence[Record]) -> Table:
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("build/bench.json"),
+    default=results.FOLDER / "operator.json",
     show_default=True,
     help="File for each run's figures, as JSON.",
 )
 def main(measurements: Sequence[str], sizes: Sequence[int], rate: float, rounds: int, output: Path) -> None:
-    """Measure the operator beside R: bursts, paced creations, edits during a burst, and restarts."""
+    """Measure the operator beside R: bursts, paced creations, edits during a burst, restarts, rest."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no controller and no namespace is left
     cluster = open_cluster()
-    output.parent.mkdir(exist_ok=True, parents=True)
     runs: list[dict[str, object]] = []
-    for measurement, services in product(measurements, sizes):
-        title = f"{measurement}, {services} services" + (f", {rate:g} a second" if measurement == "paced" else "")
+    for measurement, services, title in list_turns(measurements, sizes, rate):
         records: list[Record] = []
         for number, program in product(range(rounds), PROGRAMS[measurement]):
             click.echo(f"{title}: {program.name}, round {number + 1} of {rounds}", err=True)
             records.append(asyncio.run(measure(measurement, program, cluster, services, rate)))
             runs.append({"measurement": measurement, **asdict(records[-1])})
-            output.write_text(json.dumps(runs, indent=2) + "\n")  # after each run: a later one may fail
+            results.write(output, runs)  # after each run: a later one may fail
         Console().print(draw_table(title, records))
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +89,8 @@ class Work(NamedTuple):
 class Controller:
     """A process of a program. R serves one namespace; the operator serves all."""
 
-    def __init__(self, program: Program, cluster: Cluster, namespace: str) -> None:
-        """Start it."""
+    def __init__(self, program: Program, cluster: Cluster, namespace: str, settings: Mapping[str, str]) -> None:
+        """Start it, with these environment variables beside its usual ones."""
         environment = {
             **os.environ,
             **read_image_settings(),
@@ -99,6 +99,7 @@ class Controller:
             "NAMESPACE": namespace,  # R's
             "CONCH_PROBE_PORT": str(free_port()),
             "CONCH_METRICS_PORT": str(free_port()),
+            **settings,
         }
         self._program = program
         self._ready_port = environment[program.ready_port]
@@ -122,8 +123,8 @@ class Controller:
         if (code := self._process.poll()) is not None:
             raise RuntimeError(f"{self._program.name} ended by itself with exit code {code}; its output is in {LOG}")
 
-    async def wait_started(self) -> None:
-        """Wait until it has started, and has no work.
+    async def wait_ready(self) -> None:
+        """Wait until it has started, or stands by.
 
         Raises:
             RuntimeError: it has ended by itself.
@@ -133,28 +134,36 @@ class Controller:
             while not await asyncio.to_thread(_read, self._ready_port, self._program.ready_path):
                 self.check()
                 await asyncio.sleep(_EVERY)
+
+    async def wait_started(self) -> None:
+        """Wait until it has started, and has no work; errors as of `wait_ready` and `settle`."""
+        await self.wait_ready()
         await self.settle()
 
     async def read_work(self) -> Work:
         """What it has done until now."""
         return Work.parse(await asyncio.to_thread(_read, self._metrics_port, METRICS_PATH))
 
-    async def settle(self, services: int = 0) -> float:
+    async def settle(self, reconciles: int = 0, seconds: float = 0.0) -> float:
         """Wait until it has worked off its queue, has reconciled so often, and then writes nothing for three seconds.
+
+        Args:
+            reconciles: at least so many since the start of the process.
+            seconds: how much longer than 15 minutes that may take.
 
         Returns:
             The moment by `time.monotonic()` at which the three seconds began.
 
         Raises:
             RuntimeError: it has ended by itself.
-            TimeoutError: it is not settled within 15 minutes.
+            TimeoutError: it is not settled in time.
         """
         writes, since = 0, None
-        async with asyncio.timeout(SETTLE_SECONDS):
+        async with asyncio.timeout(SETTLE_SECONDS + seconds):
             while True:
                 self.check()
                 now, work = time.monotonic(), await self.read_work()
-                if work.writes != writes or work.reconciles < services:
+                if work.writes != writes or work.reconciles < reconciles:
                     writes, since = work.writes, None
                 elif since is None:
                     since = None if work.pending else now
@@ -173,9 +182,11 @@ class Controller:
 
 
 @contextmanager
-def running(program: Program, cluster: Cluster, namespace: str) -> Iterator[Controller]:
+def running(
+    program: Program, cluster: Cluster, namespace: str, settings: Mapping[str, str] | None = None
+) -> Iterator[Controller]:
     """A controller that is ended at the end."""
-    controller = Controller(program, cluster, namespace)
+    controller = Controller(program, cluster, namespace, settings or {})
     try:
         yield controller
     finally:
