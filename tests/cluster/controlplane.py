@@ -18,6 +18,7 @@ from tests.cluster.processes import Component
 ETCD, APISERVER = "etcd", "kube-apiserver"
 CONTROLLERS, SCHEDULER = "kube-controller-manager", "kube-scheduler"
 COREDNS, METRICS, KWOK = "coredns", "metrics-server", "kwok"
+AUTOSCALER_SECONDS = 5  # period of a HorizontalPodAutoscaler, instead of 15
 
 ADMINS = "system:masters"
 METRICS_PORT = 4443
@@ -225,7 +226,7 @@ def controller_manager(plan: Plan, paths: ClusterPaths) -> Component:
         requestheader_client_ca_file=paths.pki / "front-ca.crt",
         use_service_account_credentials=True,
         leader_elect=False,
-        horizontal_pod_autoscaler_sync_period="5s",
+        horizontal_pod_autoscaler_sync_period=f"{AUTOSCALER_SECONDS}s",
         # A node that is late has its pods marked not ready; a kubelet marks them ready again, and kwok does not.
         node_monitor_grace_period="24s" if plan.nodes_count else "10m",
         cluster_name=plan.name,
