@@ -32,6 +32,11 @@ def test_flags_are_written_as_go_reads_them() -> None:
     assert controlplane.flags(leader_elect=False, v=1) == ["--leader-elect=false", "--v=1"]
 
 
+def test_a_control_plane_without_nodes_has_memory_for_thousands_of_services() -> None:
+    limits = [controlplane.apiserver(plan, PATHS).env["GOMEMLIMIT"] for plan in (PLAN, Plan("conch", 1, 0))]
+    assert limits == ["1GiB", "6GiB"]
+
+
 def test_the_api_server_is_a_real_one() -> None:
     given = _flags(controlplane.apiserver(PLAN, PATHS))
     assert given["--authorization-mode"] == "Node,RBAC"
