@@ -60,13 +60,14 @@ def test_what_has_no_figures_is_not_measured() -> None:
 def test_a_run_with_other_numbers_of_services_counts_for_no_target_that_names_one() -> None:
     records = (Burst, Edits, Restart)
     runs = [run(record, who, services=300) for record in records for who in ("R", "conch")]
-    figures = {"operator": runs, "scale": [size(300, 0)]}
-    for target in ("P2", "P4", "P5", "P6", "P13"):
+    paced = [run(Paced, who, services=300, rate=10.0) for who in ("R", "conch")]
+    figures = {"operator": [*runs, *paced], "scale": [size(300, 0)]}
+    for target in ("P2", "P3", "P4", "P5", "P6", "P13"):
         assert {verdict for *_, verdict in rows(figures, target)} == {Verdict.NOT_MEASURED}
 
 
 def test_half_of_a_comparison_is_not_measured() -> None:
-    figures = {"operator": [run(Burst, "conch", services=500), run(Paced, "conch", rate=10.0)]}
+    figures = {"operator": [run(Burst, "conch", services=500), run(Paced, "conch", services=200, rate=10.0)]}
     assert {verdict for target in ("P3", "P4") for *_, verdict in rows(figures, target)} == {Verdict.NOT_MEASURED}
 
 
