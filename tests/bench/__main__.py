@@ -107,7 +107,7 @@ def draw_table(title: str, records: Sequence[Record]) -> Table:
     "sizes",
     type=click.IntRange(1),
     multiple=True,
-    help=f"How many services; repeatable. Default: those of the targets, {SIZES}.",
+    help="How many services; repeatable.  [default: those of the measurement's targets (docs/testing.md)]",
 )
 @click.option(
     "--rate",
