@@ -18,8 +18,8 @@ from tests.api.operator import isvc
 from tests.cluster import Cluster
 
 CHILDREN_EACH: Final = 6  # of the service that `isvc` returns
-CLEAR_SECONDS: Final = 900
-WAIT_SECONDS: Final = 900
+CLEAR_SECONDS: Final = 1800
+WAIT_SECONDS: Final = 1800
 _EVERY: Final = 0.02  # seconds between two checks of a condition, which cost no call
 _WATCH_SECONDS: Final = 3600
 _AT_A_TIME: Final = 16  # creations: so that none waits for a connection until it is too late
@@ -139,7 +139,7 @@ async def wait_until(condition: Callable[[], bool], check: Callable[[], None]) -
         check: is called as often; it raises when the condition cannot come to hold.
 
     Raises:
-        TimeoutError: it does not hold after 15 minutes.
+        TimeoutError: it does not hold after half an hour.
     """
     async with asyncio.timeout(WAIT_SECONDS):
         while not condition():
