@@ -26,7 +26,7 @@ def two(place: Place) -> Iterator[None]:
     shared = ("--set=watchLabelSelector=!example.com/shard", f"--set={others}")
     try:
         place.helm("upgrade", RELEASE, str(CHART), f"--namespace={SYSTEM}", "--reset-then-reuse-values", *shared)
-        place.helm("install", SECOND, str(CHART), f"--namespace={SYSTEM}", f"--values={VALUES}")
+        place.helm("upgrade", "--install", SECOND, str(CHART), f"--namespace={SYSTEM}", f"--values={VALUES}")
         for deployment in (OPERATOR, f"{SECOND}-operator"):
             place.kube.run("rollout", "status", f"deployment/{deployment}", f"--namespace={SYSTEM}", TIMEOUT)
         yield
@@ -39,7 +39,7 @@ def test_a_label_hands_a_service_over_while_it_serves(
     place: Place, namespace: str, serve: Callable[..., Service], two: None
 ) -> None:
     del two
-    service = serve("magika", minReplicas=1, maxReplicas=2, autoscaling={"queueToComputeRatio": 1})
+    service = serve("magika", minReplicas=1, maxReplicas=3, autoscaling={"queueToComputeRatio": 1})
     service.until_ready()
     assert service.status["installation"] == f"{SYSTEM}/{OPERATOR}"
     [pod] = [each["metadata"]["uid"] for each in service.pods()]
