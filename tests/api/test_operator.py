@@ -239,6 +239,8 @@ def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(
         with replicas["b"] as b:
             kube.apply(isvc(), namespace)
             until(are_ready(kube, namespace), "the service is Ready")
+            # A request that is being sent when the process is stopped goes on with it; the event follows the status.
+            until(lambda: [e for e in kube.list(EVENT, namespace) if e["reason"] == "Served"], "nothing is under way")
             a.send_signal(signal.SIGSTOP)
             kube.apply(isvc(uri="s3://models/two"), namespace)
             until(lambda: "leading" in b.log(), "the other one leads")

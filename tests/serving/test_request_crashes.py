@@ -46,6 +46,8 @@ def end_triton(pod: Pod, kubelet: Kubelet, model: str) -> None:
     assert not answers(pod, model)
     until(functools.partial(kubelet.has_restarted, restarts), "Triton is started again", pod.agent)
     until(lambda: count_ends(pod) > restarts, "the agent has noticed it", pod.agent)
+    # It reports so a moment later, until when the pod counts as ready. To load the model takes over a second.
+    until(lambda: pod.model(model).state != ModelState.READY, "the model is not ready", pod.agent)
 
 
 def count_ends(pod: Pod) -> int:
