@@ -87,8 +87,8 @@ GATES: list[dict[str, Any]] = [SUCCESS, {"latency": {"max": "100ms"}, "interval"
 
 
 def gated_by(*gates: dict[str, Any]) -> dict[str, Any]:
-    """Return a rollout that these gates evaluate, with a short deadline."""
-    return {"analysis": list(gates), "progressDeadline": "1m"}
+    """Return a rollout that these gates evaluate; on a busy machine a pod may take a minute to start."""
+    return {"analysis": list(gates), "progressDeadline": "4m"}
 
 
 STEPS: list[dict[str, Any]] = [{"weight": 20}, {"analysis": "1m"}, {"weight": 50}]
@@ -151,13 +151,14 @@ BAD = {
         {"pod": environment(FACTOR=5)},
         "AnalysisFailed",
         "Gate parity: Agreement 0% over 20 replayed requests is below the minimum",
-        rollout={"analysis": [{"parity": {}}, *GATES], "progressDeadline": "2m"},
+        rollout=gated_by({"parity": {}}, *GATES),
         warmup={"stable": {"percentile": 50, "within": "100%"}, "timeout": "20s"},
     ),
     "never-loads": Bad(
         {"model": {**build_predictor(2)["model"], "storageUri": "s3://models/nothing-here"}},
         "Empty",
         "s3://models/nothing-here",
+        rollout={**gated_by(*GATES), "progressDeadline": "1m"},
     ),
 }
 

@@ -154,6 +154,24 @@ def test_a_candidate_that_never_loads_is_rolled_back_after_the_deadline_for_its_
     assert Ref(CONTROLLER_REVISION, new) in cluster.objects, "the history keeps a failed revision"
 
 
+def test_a_candidate_whose_triton_ended_once_is_rolled_back_with_how_it_ended() -> None:
+    cluster, _ = start_behind_gateway(progressDeadline="2m")
+    new = change(cluster)
+    report = build_report(ModelState.LOADING, "TritonUnreachable", "Waiting for Triton at 127.0.0.1:8001.")
+    last = {"terminated": {"reason": "Error", "exitCode": 139}}
+    end = {"name": "triton", "ready": False, "restartCount": 1, "state": {"running": {}}, "lastState": last}
+    agent = {"name": "agent", "ready": True, "restartCount": 1, "lastState": {"terminated": {"exitCode": 0}}}
+    cluster.put_pod(new, 0, ready=False, report=report, containerStatuses=[agent, end])
+    cluster.now += 121
+    cluster.settle()
+    rollout = cluster.status.rollout
+    assert rollout is not None
+    assert rollout.reason == "TritonUnreachable"
+    assert rollout.message.endswith(
+        "Waiting for Triton at 127.0.0.1:8001. Container triton ended (Error, exit code 139)."
+    ), rollout.message
+
+
 def crash_candidate(cluster: Cluster) -> str:
     """Crash a candidate while it has requests, which rolls it back. Return its name."""
     new = change(cluster)

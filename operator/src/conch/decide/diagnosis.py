@@ -5,7 +5,7 @@ Input -> reason, message, violated.)
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from conch.api.reasons import Reason
@@ -145,10 +145,16 @@ def model_failed(track: Track, revision: str) -> Finding | None:
 
 
 def find_waiting_model(track: Track, revision: str) -> Finding | None:
-    """Return the finding for a model whose agent waits: for clients that keep connections, or for another load."""
-    reports = (pod.report for pod in track.pods_of(revision) if pod.report is not None and not pod.ready)
-    models = (model for report in reports for model in report.models if model.reason and not is_left_out(model))
-    return next((Finding(model.reason, _sentence(model)) for model in models), None)
+    """Return the finding for a model whose agent waits: for Triton, for clients that keep connections, or for a load.
+
+    The last end of a container that is not ready is in the message: an agent that waits for Triton does not know it.
+    """
+    for pod in track.pods_of(revision):
+        for model in pod.report.models if pod.report is not None and not pod.ready else ():
+            if model.reason and not is_left_out(model):
+                end = _describe_end(one for one in pod.status["containers"] if not one.get("ready"))
+                return Finding(model.reason, _sentence(model) + end)
+    return None
 
 
 def find_unlisted_pod(track: Track, revision: str) -> Finding | None:
@@ -261,11 +267,7 @@ def _list_failures(track: Track, revision: str) -> list[tuple[float, Pod]]:
 
 def not_answering(track: Track, revision: str) -> Finding:
     """Return the finding for a revision without ready pods, with the end of a container."""
-    ends = (
-        (one["name"], one.get(when, {}).get("terminated")) for one in _containers(track, revision) for when in _ENDS
-    )
-    how = [f" Container {name} ended ({_how(end)})." for name, end in ends if end]
-    return Finding(Reason.NOT_ANSWERING, f"No pod of {revision} is ready.{''.join(how[:1])}")
+    return Finding(Reason.NOT_ANSWERING, f"No pod of {revision} is ready.{_describe_end(_containers(track, revision))}")
 
 
 def pod_template_missing(track: Track, revision: str) -> Finding | None:
@@ -297,6 +299,12 @@ def _explain_exit(container: Mapping[str, Any], ended: Mapping[str, Any]) -> str
     """Return the remedy for an end whose exit code has one cause; empty: the cause is in the log."""
     bus_error = container["name"] == names.TRITON_CONTAINER and ended.get("exitCode") == BUS_ERROR
     return f" The exit code is that of a bus error. {SHARED_MEMORY}" if bus_error else ""
+
+
+def _describe_end(containers: Iterable[Mapping[str, Any]]) -> str:
+    """Return a sentence, behind a space, about the first of these containers that has ended; empty: none has."""
+    ends = ((one["name"], one.get(when, {}).get("terminated")) for one in containers for when in _ENDS)
+    return next((f" Container {name} ended ({_how(end)})." for name, end in ends if end), "")
 
 
 def _how(ended: Mapping[str, Any]) -> str:
