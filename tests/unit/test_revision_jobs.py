@@ -140,10 +140,13 @@ def test_each_row_has_a_program_in_the_image_that_leaves_its_report(
 
 
 @EACH_JOB
-async def test_a_defect_of_a_program_is_reported(row: RevisionJob[JobReport], tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError("of one"), OSError(28, "No space left on device")])
+async def test_a_defect_of_a_program_is_reported(
+    row: RevisionJob[JobReport], error: Exception, tmp_path: Path
+) -> None:
     class Defect(Job[Any]):
         async def measure(self, manifest: object) -> Any:
-            raise ZeroDivisionError(f"of {manifest}")
+            raise error
 
         add_options = format_numbers = lambda *_: None  # type: ignore[assignment]
 
@@ -153,7 +156,7 @@ async def test_a_defect_of_a_program_is_reported(row: RevisionJob[JobReport], tm
     settings.find_manifest().write_text('{"models": []}')
     report = await Defect(settings=settings, scratch=tmp_path, message=tmp_path / "message").run()
     assert (report.reason, report.exit_status) == ("InternalError", 2)
-    assert report.message == "ZeroDivisionError: of models=() entry='' revision='' in_place=False watched=()"
+    assert report.message == f"{type(error).__name__}: {error}"
 
 
 @EACH_JOB

@@ -110,18 +110,22 @@ class Job(ABC, Generic[Report]):
 
     async def run(self) -> Report:
         """Return the report, also of a failure and of a defect of the program."""
-        file = self.settings.find_manifest()
         try:
-            manifest = ModelManifest.model_validate_json(file.read_bytes())
+            manifest = self._read_manifest()
             # Of a repository only the entry gets requests, and only its folder is read.
             models = (select_source(each, each.name) if each.is_repository else each for each in manifest.models)
             return await self.measure(manifest.model_copy(update={"models": tuple(models)}))
         except Failure as failure:
             return self.fail(failure.reason, failure.message)
-        except (OSError, ValidationError) as error:
-            return self.fail(Reason.INVALID_MANIFEST, f"{file} cannot be read: {error}")
         except Exception as error:  # noqa: BLE001  the termination message has defects of the program, too
             return self.fail(Reason.INTERNAL, f"{type(error).__name__}: {error}")
+
+    def _read_manifest(self) -> ModelManifest:
+        file = self.settings.find_manifest()
+        try:
+            return ModelManifest.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise Failure(Reason.INVALID_MANIFEST, f"{file} cannot be read: {error}") from error
 
     def fail(self, reason: str, message: str) -> Report:
         """Return the report of a failure.
