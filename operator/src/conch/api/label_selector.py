@@ -9,12 +9,16 @@ from typing import Final
 
 Selector = Callable[[Mapping[str, str]], bool]
 
-_KEY: Final = r"(?:[A-Za-z0-9][-A-Za-z0-9.]*/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
-_VALUE: Final = r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)?"
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+_NAME: Final = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?(?![-A-Za-z0-9_.])"
+_DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_KEY: Final = rf"(?:(?=[-a-z0-9.]{{1,253}}/){_DNS_LABEL}(?:\.{_DNS_LABEL})*/)?{_NAME}"
+_VALUE: Final = rf"(?:{_NAME})?"
+# No two repetitions that take the same characters follow each other: a long text takes time in proportion to it.
 _TERM: Final = re.compile(
     rf"\s*(?:(?P<key>{_KEY})\s*(?P<op>==|=|!=)\s*(?P<value>{_VALUE})"
     rf"|(?P<of>{_KEY})\s+(?P<set>in|notin)\s*\((?P<values>[^()]*)\)"
-    rf"|(?P<no>!?)\s*(?P<has>{_KEY}))\s*(?:,|$)"
+    rf"|(?:(?P<no>!)\s*)?(?P<has>{_KEY}))\s*(?:,|$)"
 )
 
 
@@ -24,10 +28,10 @@ def parse_selector(text: str) -> Selector:
     Raises:
         ValueError: the text is not a label selector.
     """
-    terms, at = [], 0
-    if text.rstrip().endswith(","):
+    terms, at, text = [], 0, text.rstrip()
+    if text.endswith(","):
         raise ValueError(f"{text!r} is not a label selector: it ends with a comma")
-    while at < len(text.rstrip()):
+    while at < len(text):
         match = _TERM.match(text, at)
         if match is None:
             raise ValueError(f"{text!r} is not a label selector; expected one such as app=a,tier in (x, y)")
