@@ -27,6 +27,7 @@ from conch.api.kinds import (
 )
 from conch.observe.fields import value_at
 from conch.write import Server
+from conch_contract import names
 from tests.api.operator import Audit, Operator, are_ready, condition, isvc
 from tests.cluster import Cluster, clients
 from tests.support.kube import Kube, Object
@@ -139,6 +140,26 @@ def test_installations_share_services_by_their_labels_and_a_label_hands_one_over
         assert notes(kube, namespace, "OtherInstallation") == []
         kube.apply(labelled("magika", "s3://models/three", shard="b"), namespace)
         until(lambda: len(revisions(kube, namespace)) == 3, "the second one has the history")
+
+
+def test_an_object_with_the_label_of_another_service_than_its_owner_does_not_keep_one_from_being_served(
+    cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path
+) -> None:
+    """Nothing serves the service yet. A list by the name of the service lacks the object, whose content is needed."""
+    second = installation(cluster, tmp_path, namespace, "second", CONCH_LABEL_SELECTOR="shard=b")
+    with second:
+        until(lambda: "leading" in second.log(), "it leads")
+        kube.apply(isvc(**SCALED) | {"metadata": {"name": "magika", "labels": {"shard": "c"}}}, namespace)
+        owned = {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceService", "name": "magika", "controller": True}
+        meta = {
+            "name": "odd",
+            "labels": {names.LABEL_SERVICE: "other"},
+            "ownerReferences": [owned | {"uid": service(kube, namespace)["metadata"]["uid"]}],
+        }
+        kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"a": "b"}}, namespace)
+        time.sleep(1)  # the operator has the object before it has its service
+        kube.patch(INFERENCE_SERVICE, namespace, "magika", {"metadata": {"labels": {"shard": "b"}}})
+        until(are_ready(kube, namespace), "the service is Ready")
 
 
 def revisions(kube: Kube, namespace: str) -> list[str]:

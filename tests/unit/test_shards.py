@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conch.api.kinds import CONFIG_MAP, INFERENCE_SERVICE, Kind, Ref
+from conch.api import kinds
+from conch.api.kinds import CONFIG_MAP, INFERENCE_SERVICE, Ref
 from conch.observe import Store
 from conch.observe.installation import Scope
 from conch.settings import Settings, SettingsError
@@ -35,10 +36,10 @@ def test_only_the_metadata_of_objects_of_other_services_is_kept() -> None:
     assert body is not None
     assert "data" not in body
     store.put(service(2, MINE))
-    assert store.left_out(KEY) == {CONFIG_MAP}
+    assert store.left_out(KEY) == {CONFIG_MAP: {"magika"}}
     assert store.put_written(child(1, text="a")) == KEY, "the same version, as a list has it"
     assert text(store) == "a"
-    assert store.left_out(KEY) == set()
+    assert store.left_out(KEY) == {}
 
 
 def test_objects_of_others_leave_the_space_of_a_namespace_to_its_own_services() -> None:
@@ -60,7 +61,7 @@ def test_a_service_whose_label_has_changed_is_dropped_and_of_its_objects_the_con
     assert store.get(KEY, SERVICE) is None
     assert store.put(child(4, text="b")) is None
     store.put(service(5, MINE))
-    assert store.left_out(KEY) == {CONFIG_MAP}
+    assert store.left_out(KEY) == {CONFIG_MAP: {"magika"}}
 
 
 def test_the_answer_to_a_status_that_comes_before_the_event_of_the_label_drops_the_service() -> None:
@@ -78,7 +79,7 @@ def test_an_object_that_was_left_out_and_is_deleted_is_known_no_more() -> None:
     store.put(child(1))
     store.put(service(2, MINE))
     assert store.discard(child(3)) == KEY
-    assert store.left_out(KEY) == set()
+    assert store.left_out(KEY) == {}
 
 
 @given(st.permutations(range(6)), st.integers(0, 5))
@@ -98,8 +99,7 @@ def test_in_whatever_order_events_come_nothing_of_an_own_service_is_missing(orde
             store.put_written(events[number])  # answers are put in another way
         else:
             store.put(events[number])
-    kinds: set[Kind] = store.left_out(KEY)
-    for _ in kinds:
+    for _ in store.left_out(KEY):
         store.put_written(last)
     assert text(store) == "last"
     assert store.get(KEY, SERVICE) is not None
@@ -121,3 +121,15 @@ def test_the_selector_of_services_is_a_label_selector() -> None:
     assert Settings.read({**needed, "CONCH_LABEL_SELECTOR": " !shard "}).scope == Scope(selector="!shard")
     with pytest.raises(SettingsError, match=r"CONCH_LABEL_SELECTOR: 'shard=\(a\)' is not a label selector; expected"):
         Settings.read({**needed, "CONCH_LABEL_SELECTOR": "shard=(a)"})
+
+
+def test_an_object_whose_label_names_another_service_than_its_owner_is_listed_by_its_label() -> None:
+    """A user may write the label of a child: it would be missing in a list by the label of its service."""
+    store, body = make_store(), child(1, text="a")
+    body["metadata"]["labels"][names.LABEL_SERVICE] = "other"
+    owner = {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceService", "name": "magika", "controller": True}
+    body["metadata"]["ownerReferences"] = [owner | {"uid": "s"}]
+    store.put(body)
+    store.put(child(1, uid="u2") | {"kind": "Service"})
+    store.put(service(2, MINE))
+    assert store.left_out(KEY) == {CONFIG_MAP: {"other"}, kinds.SERVICE: {"magika"}}

@@ -96,8 +96,8 @@ class Reconciler:
         if not await self.claims.is_ours(key, body):
             self._forget(key)
             return Outcome(yields=True)
-        for kind in self.store.left_out(key):
-            await self.writer.list_children(key, kind)
+        for kind, labels in self.store.left_out(key).items():
+            await self.writer.list_children(key.namespace, kind, labels)
         snapshot = observe(
             self.store,
             key,

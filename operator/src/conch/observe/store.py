@@ -259,11 +259,18 @@ class Store:
         """Return the objects of a service that are beyond the limit, so that only their metadata is kept."""
         return sorted(ref for ref, entry in self._objects.get(key, {}).items() if entry.is_cut)
 
-    def left_out(self, key: ServiceKey) -> set[Kind]:
-        """Return the kinds of which objects have to be listed: another installation has served the service."""
-        if self._selects is None:
-            return set()
-        return {ref.kind for ref, entry in self._objects.get(key, {}).items() if entry.is_left_out}
+    def left_out(self, key: ServiceKey) -> dict[Kind, set[str]]:
+        """Return the kinds of which objects have to be listed: another installation has served the service.
+
+        Returns:
+            By kind the values of the label of a service that these objects have. It may have another value than the
+            name of the service that owns the object.
+        """
+        found: dict[Kind, set[str]] = {}
+        for ref, entry in self._objects.get(key, {}).items() if self._selects is not None else ():
+            if entry.is_left_out:
+                found.setdefault(ref.kind, set()).add(labels_of(unpack(entry)).get(names.LABEL_SERVICE, ""))
+        return found
 
     def version(self, key: ServiceKey, ref: Ref) -> int:
         """Return the last seen resourceVersion of an object; 0: it is not known."""

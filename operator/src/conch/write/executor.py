@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -91,14 +91,14 @@ class Writer:
         if found is not None:
             self._store(found)
 
-    async def list_children(self, key: ServiceKey, kind: Kind) -> None:
-        """Read the objects of a kind that have the label of a service into the store.
+    async def list_children(self, namespace: str, kind: Kind, labels: Collection[str]) -> None:
+        """Read the objects of a kind into the store whose label of a service has one of some values.
 
         Raises:
             CallError: the API server refuses, or does not answer.
         """
-        labels = f"{names.LABEL_SERVICE}={key.name}"
-        listing = Listing(kind, key.namespace, labels, metadata_only=kind in METADATA_ONLY)
+        selector = f"{names.LABEL_SERVICE} in ({','.join(sorted(labels))})"
+        listing = Listing(kind, namespace, selector, metadata_only=kind in METADATA_ONLY)
         async with aclosing(list_objects(self._server, listing)) as found:
             async for body in found:
                 self._store(body)
