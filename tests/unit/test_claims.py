@@ -90,6 +90,19 @@ async def test_an_installation_whose_lease_is_no_longer_renewed_is_gone_after_it
     assert hasty.request(OTHER, "a/late") == Activity.GONE
 
 
+async def test_who_edits_the_annotations_of_a_lease_does_not_renew_it(
+    leases: Leases, installations: Callable[..., Installations]
+) -> None:
+    found = installations(patience=0.05)
+    for number in range(1000):
+        leases.records["a/late"] = LeaseRecord(exists=True, content="{}", scope=Scope(selector=f"shard={number}"))
+        activity = found.request(ONE, "a/late")
+        if activity != Activity.PENDING:
+            break
+        await asyncio.sleep(0.001)
+    assert activity == Activity.GONE
+
+
 async def test_an_installation_with_an_unreadable_lease_is_never_gone(
     leases: Leases, installations: Callable[..., Installations]
 ) -> None:

@@ -141,11 +141,9 @@ def test_each_row_has_a_program_in_the_image_that_leaves_its_report(
 
 @EACH_JOB
 @pytest.mark.parametrize("error", [ZeroDivisionError("of one"), OSError(28, "No space left on device")])
-async def test_a_defect_of_a_program_is_reported(
-    row: RevisionJob[JobReport], error: Exception, tmp_path: Path
-) -> None:
+async def test_a_defect_of_a_program_is_reported(row: RevisionJob[JobReport], error: Exception, tmp_path: Path) -> None:
     class Defect(Job[Any]):
-        async def measure(self, manifest: object) -> Any:
+        async def measure(self, manifest: object) -> Any:  # noqa: ARG002  the error is not about it
             raise error
 
         add_options = format_numbers = lambda *_: None  # type: ignore[assignment]

@@ -77,5 +77,9 @@ class LeaseRecord(NamedTuple):
     content: str = ""  # changes with each renewal; empty: the operator may not read it
     scope: Scope = Scope()
 
+    def is_renewed(self, since: Self) -> bool:
+        """Whether the Lease was renewed, made or deleted since another read. An annotation is no renewal."""
+        return (self.exists, self.content) != (since.exists, since.content)
+
 
 NO_LEASE = LeaseRecord(exists=False)

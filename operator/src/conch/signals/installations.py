@@ -91,7 +91,7 @@ class Installations:
                     unchanged = 0.0  # the other installation may not have reached the API server either
                 else:
                     first = first or record
-                    unchanged = unchanged + self._period if record == last else 0.0
+                    unchanged = unchanged + self._period if last is not None and not record.is_renewed(last) else 0.0
                     last = record
                     self._set(installation, _evaluate(first, record, unchanged >= self._patience), record.scope)
                 await asyncio.sleep(self._period)
@@ -120,4 +120,4 @@ def _evaluate(first: LeaseRecord, record: LeaseRecord, is_overdue: bool) -> Acti
         return Activity.UNREADABLE
     if not record.exists or is_overdue:
         return Activity.GONE
-    return Activity.PENDING if record == first else Activity.ACTIVE
+    return Activity.ACTIVE if record.is_renewed(first) else Activity.PENDING
