@@ -39,6 +39,15 @@ def test_what_the_api_server_refuses_is_no_selector(text: str) -> None:
         parse_selector(text)
 
 
+@pytest.mark.parametrize("blank", ["\u00a0", "\u2003", "\v", "\f", "\x1f"])
+@pytest.mark.parametrize("text", ["a=_b", "_a", "a_", "a_in (x)", "a in (_x)", "a in (x)_,b"])
+def test_spaces_are_those_of_the_api_server(text: str, blank: str) -> None:
+    """A selector that was copied from a web page may have others, and the API server refuses its watch without end."""
+    parse_selector(text.replace("_", " \t\r\n"))
+    with pytest.raises(ValueError, match="is not a label"):
+        parse_selector(text.replace("_", blank))
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("text", [" " * LONG + "(", "a" * LONG, "a" + " " * LONG + "(", "a." * LONG + "/", "a-" * LONG])
 def test_a_long_text_takes_time_in_proportion_to_it(text: str) -> None:

@@ -14,11 +14,13 @@ _NAME: Final = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?(?![-A-Za-z0-9_.
 _DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _KEY: Final = rf"(?:(?=[-a-z0-9.]{{1,253}}/){_DNS_LABEL}(?:\.{_DNS_LABEL})*/)?{_NAME}"
 _VALUE: Final = rf"(?:{_NAME})?"
+_BLANKS: Final = " \t\r\n"  # no others of Unicode
+_GAP: Final = f"[{_BLANKS}]*"
 # No two repetitions that take the same characters follow each other: a long text takes time in proportion to it.
 _TERM: Final = re.compile(
-    rf"\s*(?:(?P<key>{_KEY})\s*(?P<op>==|=|!=)\s*(?P<value>{_VALUE})"
-    rf"|(?P<of>{_KEY})\s+(?P<set>in|notin)\s*\((?P<values>[^()]*)\)"
-    rf"|(?:(?P<no>!)\s*)?(?P<has>{_KEY}))\s*(?:,|$)"
+    rf"{_GAP}(?:(?P<key>{_KEY}){_GAP}(?P<op>==|=|!=){_GAP}(?P<value>{_VALUE})"
+    rf"|(?P<of>{_KEY})[{_BLANKS}]+(?P<set>in|notin){_GAP}\((?P<values>[^()]*)\)"
+    rf"|(?:(?P<no>!){_GAP})?(?P<has>{_KEY})){_GAP}(?:,|$)"
 )
 
 
@@ -28,7 +30,7 @@ def parse_selector(text: str) -> Selector:
     Raises:
         ValueError: the text is not a label selector.
     """
-    terms, at, text = [], 0, text.rstrip()
+    terms, at, text = [], 0, text.rstrip(_BLANKS)
     if text.endswith(","):
         raise ValueError(f"{text!r} is not a label selector: it ends with a comma")
     while at < len(text):
@@ -45,7 +47,7 @@ def _parse_term(groups: Mapping[str, str | None]) -> Selector:
     if key := text["key"]:
         return lambda labels: (labels.get(key) == text["value"]) is (text["op"] != "!=")
     if of := text["of"]:
-        values = {value.strip() for value in text["values"].split(",")}
+        values = {value.strip(_BLANKS) for value in text["values"].split(",")}
         for value in values:
             if re.fullmatch(_VALUE, value) is None:
                 raise ValueError(f"{value!r} is not a label's value")
