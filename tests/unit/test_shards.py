@@ -25,6 +25,28 @@ def service(version: int, labels: dict[str, str]) -> dict[str, Any]:
     return {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceService", "metadata": meta | {"generation": 1}}
 
 
+def route(name: str, second: str, note: str = "") -> dict[str, Any]:
+    """An HTTPRoute of a service that a Gateway has accepted, created in a second of one minute."""
+    owner = {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceService", "name": name, "controller": True}
+    meta = {
+        "name": name,
+        "namespace": "demo",
+        "uid": f"route-{name}",
+        "resourceVersion": "2",
+        "creationTimestamp": f"2026-01-01T00:00:{second}Z",
+        "labels": {names.LABEL_SERVICE: name},
+        "ownerReferences": [owner | {"uid": "s" if name == "magika" else name}],
+    }
+    accepted = {"parentRef": {"name": "public"}, "conditions": [{"type": "Accepted", "status": "True"}]}
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": meta,
+        "spec": {"hostnames": ["magika.example.com"], "parentRefs": [{"name": "public"}], "note": note},
+        "status": {"parents": [accepted]},
+    }
+
+
 def make_store() -> Store:
     return Store(Scope(selector="shard=a").selects)
 
@@ -51,6 +73,23 @@ def test_objects_of_others_leave_the_space_of_a_namespace_to_its_own_services() 
         store.put(body)
     store.put(child(3, text="x" * (1 << 20)))
     assert store.cut(KEY) == []
+
+
+def test_routes_of_others_leave_the_space_of_a_namespace_to_its_own_services_and_keep_their_hostnames() -> None:
+    store = make_store()
+    store.put(service(1, MINE))
+    for number in range(40):
+        store.put(route(f"other-{number}", f"{number:02}", note="x" * (1 << 20)))
+    store.put(route("magika", "59"))
+    store.put(child(3, text="x" * (1 << 20)))
+    assert store.cut(KEY) == []
+    conflict = store.hostnames.conflict(KEY)
+    assert conflict is not None
+    assert conflict[0].name == "other-0", "the oldest route has the hostname, whichever installation serves it"
+    assert store.discard(service(4, THEIRS)) == KEY
+    store.put(service(5, MINE))
+    assert kinds.HTTP_ROUTE in store.left_out(KEY)
+    assert store.hostnames.conflict(KEY) == conflict
 
 
 def test_a_service_whose_label_has_changed_is_dropped_and_of_its_objects_the_content() -> None:

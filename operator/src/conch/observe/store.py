@@ -126,11 +126,8 @@ class Store:
         return elsewhere is not None and elsewhere.version > version  # it has moved to another service since
 
     def _leaves_out(self, key: ServiceKey, ref: Ref) -> bool:
-        """Return whether another installation serves the service of an object, as far as this one knows.
-
-        Routes are kept whole: they take hostnames, whichever installation serves them.
-        """
-        if self._selects is None or ref.kind in {INFERENCE_SERVICE, HTTP_ROUTE}:
+        """Return whether another installation serves the service of an object, as far as this one knows."""
+        if self._selects is None or ref.kind == INFERENCE_SERVICE:
             return False
         return Ref(INFERENCE_SERVICE, key.name) not in self._objects.get(key, {})
 
