@@ -113,6 +113,18 @@ def test_the_answer_to_a_status_that_comes_before_the_event_of_the_label_drops_t
     assert store.put(service(4, MINE)) == KEY
 
 
+def test_events_of_a_label_that_comes_and_goes_bring_no_service_back_that_an_answer_has_dropped() -> None:
+    """The label changes in the versions 2, 3 and 4; the answer to a status has version 5, and comes first."""
+    store = make_store()
+    store.put(service(1, MINE))
+    assert store.put_written(service(5, THEIRS)) == KEY
+    assert store.discard(service(2, THEIRS)) is None
+    assert store.put(service(3, MINE)) is None
+    assert store.get(KEY, SERVICE) is None
+    assert store.discard(service(4, THEIRS)) is None
+    assert store.put(service(6, MINE)) == KEY
+
+
 def test_an_object_that_was_left_out_and_is_deleted_is_known_no_more() -> None:
     store = make_store()
     store.put(child(1))

@@ -202,7 +202,8 @@ class Store:
         if known is not None and known.uid == uid and known.version > version:
             self._homes[uid] = key
             return None  # its label was removed and added again
-        self._dead.put(key.namespace, uid, version)
+        # The answer to a write may have been the later one.
+        self._dead.put(key.namespace, uid, max(version, self._dead.of(key.namespace).get(uid, -1)))
         if known is None or known.uid != uid:
             return None
         self._drop(key, ref)
