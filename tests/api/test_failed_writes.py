@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +22,13 @@ from conch.api.kinds import (
     Ref,
     ServiceKey,
 )
-from conch.claims import Claims
-from conch.contests import Contests
 from conch.desire import PodDefaults
-from conch.observe import SignaturePolicies, Store
+from conch.observe import Store
 from conch.plan import Apply
-from conch.queue import WorkQueue
-from conch.reconcile import Reconciler
-from conch.signals import Agents, Capacities, Collector, Installations, Warnings
-from conch.write import EventWriter, Server, Writer, latest_warning, read_lease, try_read_capacities
+from conch.write import Server, Writer
 from conch_contract import names
 from tests.api.operator import Operator, are_ready, children, condition, isvc
+from tests.api.reconciler import build_reconciler
 from tests.cluster import Cluster
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -372,34 +366,15 @@ async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
 ) -> None:
     """An error of Conch's own: it is given no images, so it cannot render a revision."""
     kube.apply(isvc(), namespace)
-    store, queue, key = Store(), WorkQueue(), ServiceKey(namespace, "magika")
+    store, key = Store(), ServiceKey(namespace, "magika")
     store.put(kube.get(INFERENCE_SERVICE, namespace, "magika") or {})
 
     def found() -> dict[str, Any]:
         return dict((kube.get(INFERENCE_SERVICE, namespace, "magika") or {})["status"])
 
     async with await Server.connect(str(cluster.kubeconfig)) as server:
-        broken: Any = None
-        writer, event_writer, contests = Writer(server, store.put), EventWriter(server, "test"), Contests()
-        installations = Installations(queue.add, partial(read_lease, server))
-        claims = Claims(None, installations, event_writer, time.time)
-        reconcile = Reconciler(
-            store=store,
-            gateways=None,
-            policies=SignaturePolicies(""),
-            agents=Agents(queue.add),
-            collector=Collector(queue.add),
-            capacities=Capacities(queue.add, partial(try_read_capacities, server)),
-            warnings=Warnings(queue.add, partial(latest_warning, server)),
-            claims=claims,
-            contests=contests,
-            writer=writer,
-            event_writer=event_writer,
-            defaults=broken,
-            metrics_api="builtin",
-            prometheus="",
-            clock=time.time,
-        )
+        broken: Any = object()
+        reconcile = build_reconciler(server, store, defaults=broken)
         for generation in (-1, -1, 1, 1):
             with pytest.raises(AttributeError):
                 await reconcile(key)

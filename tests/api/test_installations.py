@@ -8,7 +8,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,15 @@ from conch.api.kinds import (
     POD,
     Kind,
     Ref,
+    ServiceKey,
 )
+from conch.observe import Store
 from conch.observe.fields import value_at
+from conch.observe.installation import Scope
 from conch.write import Server
 from conch_contract import names
 from tests.api.operator import Audit, Operator, are_ready, condition, isvc
+from tests.api.reconciler import build_reconciler
 from tests.cluster import Cluster, clients
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -160,6 +164,30 @@ def test_an_object_with_the_label_of_another_service_than_its_owner_does_not_kee
         time.sleep(1)  # the operator has the object before it has its service
         kube.patch(INFERENCE_SERVICE, namespace, "magika", {"metadata": {"labels": {"shard": "b"}}})
         until(are_ready(kube, namespace), "the service is Ready")
+
+
+async def test_a_reconcile_during_which_the_label_changes_leaves_the_status_to_the_next_installation(
+    cluster: Cluster, kube: Kube, namespace: str
+) -> None:
+    """A plan may take a while, and the other installation may have written the status meanwhile."""
+    kube.apply(isvc() | {"metadata": {"name": "magika"}}, namespace)
+    store, key = Store(Scope(selector="!shard").selects), ServiceKey(namespace, "magika")
+    store.put(service(kube, namespace))
+
+    def handle_written(body: Mapping[str, Any]) -> None:
+        """Store a child; the first one finds the label changed, as the watch reports it."""
+        store.put(body)
+        if store.get(key, Ref(INFERENCE_SERVICE, "magika")) is not None:
+            kube.patch(INFERENCE_SERVICE, namespace, "magika", {"metadata": {"labels": {"shard": "b"}}})
+            store.discard(service(kube, namespace))
+
+    async with await Server.connect(str(cluster.kubeconfig)) as server:
+        reconcile = build_reconciler(server, store, installation="conch/first", handle_written=handle_written)
+        await reconcile(key)
+        for signal in (reconcile.agents, reconcile.collector, reconcile.capacities, reconcile.warnings):
+            await signal.close()
+    assert kube.list(CONTROLLER_REVISION, namespace), "the plan was begun"
+    assert owner(kube, namespace) == "", "no status was written"
 
 
 def revisions(kube: Kube, namespace: str) -> list[str]:

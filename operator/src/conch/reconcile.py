@@ -190,7 +190,12 @@ class Reconciler:
         return rejections
 
     async def _update_status(self, key: ServiceKey, uid: str, before: Status, after: Status) -> bool:
-        """Write the status and its events, if they are new; return whether the service is still there."""
+        """Write the status and its events, if they are new; return whether the service is still there.
+
+        If its label has changed meanwhile, the status is that of the installation that serves it now.
+        """
+        if self.store.generation(key) is None:
+            return False
         after = self._with_installation(after)
         if after == before or self._status_due_in(key, after):
             return True
