@@ -130,6 +130,7 @@ def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
         ({"replicas": "two"}, "/replicas"),
         ({"watchNamespaces": ["Not A Name"]}, "/watchNamespaces/0"),
         ({"watchLabelSelector": "shard=b,"}, "/watchLabelSelector"),
+        ({"watchLabelSelector": " "}, "/watchLabelSelector"),
         ({"signaturePolicies": {"otherOperators": ["conch-b"]}}, "/signaturePolicies/otherOperators/0"),
         ({"podLabels": {"app.kubernetes.io/name": "mine"}}, "propertyName 'app.kubernetes.io/name'"),
         ({"resources": {"cpu": 1}}, "'cpu' not allowed"),
